@@ -1,0 +1,160 @@
+/* Decoding, and the errors of what was decoded. */
+#include <math.h>
+#include <string.h>
+
+#include "api.h"
+
+#define MEASURE_ELEMENTS ((uint64_t)1 << 20) /* decoded at once for the metrics, so no whole copy is needed */
+
+qem_status qem_decode_rows(qem_context *context, const qem_artifact *artifact, uint64_t row_begin, uint64_t row_end,
+                           qem_dtype dtype, void *out, uint64_t row_stride, int *overflow)
+{
+    void *memory;
+    QEM_TRY(qem_allocate(context, artifact->stage_count, sizeof(qem_decode_stage), &memory));
+    qem_decode_stage *stages = memory;
+    for (uint32_t i = 0; i < artifact->stage_count; i++) {
+        const qem_stage *s = &artifact->stages[i];
+        stages[i] = (qem_decode_stage){ s->kind,  s->dim,         s->code_bits, s->levels,   s->groups,        s->k,
+                                        s->codes, s->codes_bytes, s->codebook,  s->swap_map, s->swap_map_bytes };
+    }
+    const qem_decode_args args = { artifact->rows, artifact->cols, row_begin, row_end, artifact->stage_count, stages,
+                                   dtype, out, row_stride, overflow };
+    const qem_status status = context->backend->decode(context, &args);
+    qem_release(context, memory);
+    return status;
+}
+
+qem_status qem_dequantize(qem_context *context, const qem_artifact *artifact, uint64_t row_begin, uint64_t row_end,
+                          qem_dtype dtype, void *out, uint64_t row_stride)
+{
+    if (!context) return QEM_ERR_ARGUMENT;
+    if (!artifact || !out) return qem_fail(context, QEM_ERR_ARGUMENT, "artifact or out: the pointer is NULL");
+    if (row_begin > row_end || row_end > artifact->rows)
+        return qem_fail(context, QEM_ERR_ARGUMENT, "rows %llu .. %llu lie outside 0 .. %llu", (unsigned long long)row_begin,
+                        (unsigned long long)row_end, (unsigned long long)artifact->rows);
+    if (dtype != QEM_DTYPE_F32 && dtype != QEM_DTYPE_F16 && dtype != QEM_DTYPE_BF16)
+        return qem_fail(context, QEM_ERR_ARGUMENT, "output type %s; it is f32, f16 or bf16", qem_dtype_name(dtype));
+    if (row_stride == 0) row_stride = artifact->cols;
+    if (row_stride < artifact->cols)
+        return qem_fail(context, QEM_ERR_ARGUMENT, "row stride %llu is below the %llu columns", (unsigned long long)row_stride,
+                        (unsigned long long)artifact->cols);
+    if ((uintptr_t)out % qem_dtype_size(dtype))
+        return qem_fail(context, QEM_ERR_ARGUMENT, "out is not aligned to its element of %zu bytes", qem_dtype_size(dtype));
+    if (row_begin == row_end) return QEM_OK;
+    int overflow = 0;
+    QEM_TRY(qem_decode_rows(context, artifact, row_begin, row_end, dtype, out, row_stride, &overflow));
+    if (overflow)
+        return qem_fail(context, QEM_ERR_RANGE, "%s: decoded values are beyond the range of %s", artifact->name,
+                        qem_dtype_name(dtype));
+    return QEM_OK;
+}
+
+/* ---- metrics ---- */
+
+static uint64_t rows_at_once(uint64_t cols)
+{
+    return cols >= MEASURE_ELEMENTS ? 1 : MEASURE_ELEMENTS / cols;
+}
+
+static void add_sums(qem_error_sums *total, const qem_error_sums *part)
+{
+    total->abs_error += part->abs_error;
+    total->squared_error += part->squared_error;
+    total->relative_error += part->relative_error;
+    if (part->max_error > total->max_error) total->max_error = part->max_error;
+    total->zeros += part->zeros;
+}
+
+static qem_status finish(qem_context *context, const qem_matrix *original, const qem_error_sums *sums, qem_metrics *metrics)
+{
+    const uint64_t count = original->rows * original->cols;
+    double sum, squared, unused;
+    QEM_TRY(context->backend->sum(context, original->x, count, 0.0, &sum, &unused));
+    QEM_TRY(context->backend->sum(context, original->x, count, sum / (double)count, &unused, &squared));
+    *metrics = (qem_metrics)QEM_METRICS_INIT;
+    metrics->count = count;
+    metrics->zeros = sums->zeros;
+    metrics->mae = sums->abs_error / (double)count;
+    metrics->mse = sums->squared_error / (double)count;
+    metrics->mre = sums->zeros < count ? sums->relative_error / (double)(count - sums->zeros) : NAN;
+    metrics->nmse = squared > 0.0 ? sums->squared_error / squared : NAN;
+    metrics->max_error = sums->max_error;
+    return QEM_OK;
+}
+
+/* Row blocks of one size for artifacts and matrices, so both give the same sums to the last bit. */
+qem_status qem_measure(qem_context *context, const qem_matrix *original, const qem_artifact *artifact, qem_metrics *metrics)
+{
+    const uint64_t cols = original->cols, step = rows_at_once(cols);
+    qem_error_sums total = { 0 };
+    void *decoded;
+    QEM_TRY(context->backend->alloc(context, (step < original->rows ? step : original->rows) * cols, sizeof(float), &decoded));
+    qem_status status = QEM_OK;
+    for (uint64_t row = 0; row < original->rows && status == QEM_OK; row += step) {
+        const uint64_t end = original->rows - row < step ? original->rows : row + step;
+        int overflow;
+        qem_error_sums sums;
+        status = qem_decode_rows(context, artifact, row, end, QEM_DTYPE_F32, decoded, cols, &overflow);
+        if (status == QEM_OK)
+            status = context->backend->error_sums(context, original->x + row * cols, decoded, (end - row) * cols, &sums);
+        if (status == QEM_OK) add_sums(&total, &sums);
+    }
+    context->backend->release(context, decoded);
+    QEM_TRY(status);
+    return finish(context, original, &total, metrics);
+}
+
+static qem_status measure_matrix(qem_context *context, const qem_matrix *original, const qem_matrix *decoded,
+                                 qem_metrics *metrics)
+{
+    const uint64_t cols = original->cols, step = rows_at_once(cols);
+    qem_error_sums total = { 0 };
+    for (uint64_t row = 0; row < original->rows; row += step) {
+        const uint64_t end = original->rows - row < step ? original->rows : row + step;
+        qem_error_sums sums;
+        QEM_TRY(context->backend->error_sums(context, original->x + row * cols, decoded->x + row * cols, (end - row) * cols,
+                                             &sums));
+        add_sums(&total, &sums);
+    }
+    return finish(context, original, &total, metrics);
+}
+
+static qem_status check_shapes(qem_context *context, const qem_view *original, uint64_t rows, uint64_t cols)
+{
+    if (original->rows == rows && original->cols == cols) return QEM_OK;
+    return qem_fail(context, QEM_ERR_ARGUMENT, "the original is %llu x %llu, the decoded matrix %llu x %llu",
+                    (unsigned long long)original->rows, (unsigned long long)original->cols, (unsigned long long)rows,
+                    (unsigned long long)cols);
+}
+
+qem_status qem_evaluate(qem_context *context, const qem_view *original, const qem_artifact *artifact, qem_metrics *metrics)
+{
+    if (!context) return QEM_ERR_ARGUMENT;
+    QEM_CHECK_STRUCT(context, metrics, qem_metrics);
+    QEM_TRY(qem_check_view(context, original, "original", 1));
+    if (!artifact) return qem_fail(context, QEM_ERR_ARGUMENT, "artifact: the pointer is NULL");
+    QEM_TRY(check_shapes(context, original, artifact->rows, artifact->cols));
+    qem_matrix matrix;
+    QEM_TRY(context->backend->load(context, original, "original", &matrix));
+    const qem_status status = qem_measure(context, &matrix, artifact, metrics);
+    context->backend->release(context, matrix.owned);
+    return status;
+}
+
+qem_status qem_evaluate_matrix(qem_context *context, const qem_view *original, const qem_view *decoded, qem_metrics *metrics)
+{
+    if (!context) return QEM_ERR_ARGUMENT;
+    QEM_CHECK_STRUCT(context, metrics, qem_metrics);
+    QEM_TRY(qem_check_view(context, original, "original", 1));
+    QEM_TRY(qem_check_view(context, decoded, "decoded", 1));
+    QEM_TRY(check_shapes(context, original, decoded->rows, decoded->cols));
+    qem_matrix a, b;
+    QEM_TRY(context->backend->load(context, original, "original", &a));
+    qem_status status = context->backend->load(context, decoded, "decoded", &b);
+    if (status == QEM_OK) {
+        status = measure_matrix(context, &a, &b, metrics);
+        context->backend->release(context, b.owned);
+    }
+    context->backend->release(context, a.owned);
+    return status;
+}

@@ -1,0 +1,175 @@
+/*
+ * The table of primitives that a device fills. Methods are written once against it: they never touch the elements of a
+ * matrix themselves, so every pointer marked "device" may be memory of another device. Host pointers are marked "host".
+ * All functions run in the context's order, block or enqueue as the device likes, and return only when host outputs are
+ * there. Every primitive is deterministic: integer and fixed-point sums, ties to the lowest index, fixed fma chains.
+ */
+#ifndef QEM_BACKEND_H
+#define QEM_BACKEND_H
+
+#include <qem/qem.h>
+
+#include "core/artifact.h"
+#include "core/context.h"
+
+/* A row-major f32 matrix in device memory, all elements finite. */
+typedef struct qem_matrix {
+    const float *x;   /* device */
+    uint64_t rows, cols;
+    float *owned;     /* device; NULL when x is borrowed from the view */
+} qem_matrix;
+
+/* The matrix cut into sub-vectors: id = row * groups + group; the last group may have tail_dim < dim positions. */
+typedef struct qem_subvectors {
+    const float *x;   /* device */
+    uint64_t rows, cols;
+    uint64_t groups;
+    uint32_t dim;
+    uint32_t tail_dim; /* cols % dim, or dim when that is 0 */
+} qem_subvectors;
+
+static inline qem_subvectors qem_cut(const float *x, uint64_t rows, uint64_t cols, uint32_t dim)
+{
+    qem_subvectors v;
+    v.x = x;
+    v.rows = rows;
+    v.cols = cols;
+    v.groups = (cols + dim - 1) / dim;
+    v.dim = dim;
+    v.tail_dim = cols % dim ? (uint32_t)(cols % dim) : dim;
+    return v;
+}
+
+/*
+ * One k-means or assignment problem: a set of sub-vectors and the codebook entries that are theirs. The points are the ids
+ * first, first + step, ... or, when ids is set, ids[0 .. count-1] (ascending). Order of the points for draws and ties: the
+ * full sub-vectors in ascending id, then the tail ones.
+ */
+typedef struct qem_problem {
+    uint64_t key;             /* key of the draws, beside the seed */
+    uint64_t first, step;
+    const uint32_t *ids;      /* device, or NULL */
+    uint64_t count;
+    uint64_t k;               /* entries; on return of kmeans those really set are in used[] */
+    uint64_t codebook_offset; /* of entry 0, in floats */
+    uint32_t width;           /* floats from entry to entry: dim, or tail_dim for a tail group's own codebook */
+    uint32_t label_base;      /* label = label_base + index of the entry */
+} qem_problem;
+
+typedef struct qem_kmeans_args {
+    qem_subvectors points;
+    const qem_problem *problems; /* host */
+    uint64_t problem_count;
+    qem_dtype codebook_dtype;    /* F32 or F16: codes are assigned against centroids rounded to it */
+    uint32_t iterations, restarts;
+    double tolerance;
+    uint64_t seed;
+    float *codebook;             /* device out; entries not used repeat entry 0, so that no search picks them */
+    uint32_t *labels;            /* device out, indexed by sub-vector id */
+    uint64_t *used;              /* host out, one a problem; may be NULL */
+    double *objective;           /* host out, one a problem: sum of squared distances; may be NULL */
+} qem_kmeans_args;
+
+/* One stage as the decoder reads it; the same fields as qem_stage, in device memory. */
+typedef struct qem_decode_stage {
+    qem_codebook_kind kind;
+    uint32_t dim, code_bits, levels;
+    uint64_t groups, k;
+    const uint8_t *codes;
+    uint64_t codes_bytes;
+    const float *codebook;
+    const uint8_t *swap_map;
+    uint64_t swap_map_bytes;
+} qem_decode_stage;
+
+typedef struct qem_decode_args {
+    uint64_t rows, cols;           /* of the whole artifact */
+    uint64_t row_begin, row_end;
+    uint32_t stage_count;
+    const qem_decode_stage *stages; /* host array */
+    qem_dtype dtype;               /* F32, F16, BF16 */
+    void *out;                     /* device; row row_begin first */
+    uint64_t row_stride;           /* elements */
+    int *overflow;                 /* host out: 1 if a finite value became infinite */
+} qem_decode_args;
+
+/*
+ * Sums for the metrics, bit equal for every thread count and instruction set: element i of the matrix adds, in index order,
+ * to lane i % 8 of its chunk of QEM_ERROR_CHUNK elements; the 8 lanes are added in the order ((0+1)+(2+3))+((4+5)+(6+7)), the
+ * chunks in ascending order. e = (double)x - (double)y; sums of |e|, e*e (rounded product, then add), |e|/|x| over x != 0.
+ * The variance is two-pass: sum of x first, then of (x - mean)^2, by the same lanes and chunks.
+ */
+#define QEM_ERROR_CHUNK 4096
+typedef struct qem_error_sums {
+    double abs_error, squared_error, relative_error, max_error;
+    uint64_t zeros;
+} qem_error_sums;
+
+typedef struct qem_backend {
+    const char *name;
+
+    /* memory */
+    qem_status (*alloc)(qem_context *, uint64_t count, uint64_t size, void **device);
+    void (*release)(qem_context *, void *device);
+    qem_status (*to_device)(qem_context *, void *device, const void *host, uint64_t bytes);
+    qem_status (*to_host)(qem_context *, void *host, const void *device, uint64_t bytes);
+    qem_status (*zero)(qem_context *, void *device, uint64_t bytes);
+
+    /* any view -> f32 matrix (borrowed when it is one already); DATA names the first element that is not finite. `what`
+     * names the matrix in the message. */
+    qem_status (*load)(qem_context *, const qem_view *view, const char *what, qem_matrix *matrix);
+
+    /* scalar codebooks: extremes; 65536 bins by the top 16 bits of the ordered key of x - center (count and sum of
+     * x - center each); one Lloyd step by ascending thresholds (code = number of thresholds <= x): count and sum of
+     * x - center of each code; codes alone. Sums are exact integers in units of 2^-shift. All tables are host memory. */
+    qem_status (*extremes)(qem_context *, const float *x, uint64_t count, float *min, float *max);
+    qem_status (*mean)(qem_context *, const float *x, uint64_t count, double *mean);
+    qem_status (*scalar_histogram)(qem_context *, const float *x, uint64_t count, double center, uint64_t *counts);
+    qem_status (*scalar_step)(qem_context *, const float *x, uint64_t count, const float *thresholds, uint64_t k,
+                              double center, int shift, uint64_t *counts, int64_t *sums);
+    qem_status (*scalar_assign)(qem_context *, const float *x, uint64_t count, const float *thresholds, uint64_t k,
+                                uint32_t *labels /* device */);
+
+    /* cells: cut points [dim][intervals-1] (host); cell id of every sub-vector; stable grouping of 0..count-1 by key with
+     * offsets[key_count+1] (host) */
+    qem_status (*quantiles)(qem_context *, qem_subvectors points, uint32_t intervals, float *cuts /* host */);
+    qem_status (*cell_ids)(qem_context *, qem_subvectors points, uint32_t intervals, const float *cuts /* host */,
+                           uint32_t *ids /* device */);
+    qem_status (*group_by_key)(qem_context *, const uint32_t *keys, uint64_t count, uint64_t key_count,
+                               uint32_t *order /* device */, uint64_t *offsets /* host */);
+
+    /* number of distinct sub-vectors of each problem (-0 == +0; tail ones compare by their own positions), counting stops
+     * at the problem's k */
+    qem_status (*count_distinct)(qem_context *, qem_subvectors points, const qem_problem *problems, uint64_t problem_count,
+                                 uint64_t *distinct /* host */);
+
+    /* the distinct values, ascending (-0 is +0), and how often each occurs, if there are at most `limit` of them; *found =
+     * limit + 1 if there are more, the tables (host, limit entries) are then undefined */
+    qem_status (*distinct_values)(qem_context *, const float *x, uint64_t count, uint64_t limit, float *values,
+                                  uint64_t *counts, uint64_t *found);
+
+    qem_status (*kmeans)(qem_context *, const qem_kmeans_args *args);
+    /* labels against fixed codebooks; reads points, problems, codebook, labels of the arguments */
+    qem_status (*assign)(qem_context *, const qem_kmeans_args *args);
+
+    /* QET swap; map bytes are written whole */
+    qem_status (*swap_forward)(qem_context *, const float *x, uint64_t rows, uint64_t cols, uint32_t levels, float *ordered,
+                               uint8_t *map);
+    qem_status (*swap_inverse)(qem_context *, const float *ordered, const uint8_t *map, uint64_t rows, uint64_t cols,
+                               uint32_t levels, float *restored);
+
+    /* labels -> bit stream of qem_bit_stream_bytes(count, bits) bytes */
+    qem_status (*pack)(qem_context *, const uint32_t *labels, uint64_t count, uint32_t bits, uint8_t *stream);
+
+    /* fused: unpack, look up, inverse swaps, add stages, convert, store */
+    qem_status (*decode)(qem_context *, const qem_decode_args *args);
+
+    /* metrics */
+    qem_status (*error_sums)(qem_context *, const float *x, const float *y, uint64_t count, qem_error_sums *sums);
+    qem_status (*sum)(qem_context *, const float *x, uint64_t count, double center, double *sum, double *squared);
+} qem_backend;
+
+/* The CPU's table; the kernels for context->isa are chosen by qem_cpu_kernels_for (cpu/kernels.h). */
+extern const qem_backend qem_cpu_backend;
+
+#endif

@@ -1,0 +1,42 @@
+/* The CPU's primitives, one file an operation; backend.c puts them into the table. Contracts: backend.h. */
+#ifndef QEM_CPU_CPU_H
+#define QEM_CPU_CPU_H
+
+#include "../backend.h"
+
+qem_status qem_cpu_alloc(qem_context *, uint64_t count, uint64_t size, void **device);
+qem_status qem_cpu_load(qem_context *, const qem_view *view, const char *what, qem_matrix *matrix);
+
+qem_status qem_cpu_extremes(qem_context *, const float *x, uint64_t count, float *min, float *max);
+qem_status qem_cpu_mean(qem_context *, const float *x, uint64_t count, double *mean);
+qem_status qem_cpu_scalar_histogram(qem_context *, const float *x, uint64_t count, double center, uint64_t *counts);
+qem_status qem_cpu_scalar_step(qem_context *, const float *x, uint64_t count, const float *thresholds, uint64_t k,
+                               double center, int shift, uint64_t *counts, int64_t *sums);
+qem_status qem_cpu_scalar_assign(qem_context *, const float *x, uint64_t count, const float *thresholds, uint64_t k,
+                                 uint32_t *labels);
+
+qem_status qem_cpu_quantiles(qem_context *, qem_subvectors points, uint32_t intervals, float *cuts);
+qem_status qem_cpu_cell_ids(qem_context *, qem_subvectors points, uint32_t intervals, const float *cuts, uint32_t *ids);
+qem_status qem_cpu_group_by_key(qem_context *, const uint32_t *keys, uint64_t count, uint64_t key_count, uint32_t *order,
+                                uint64_t *offsets);
+qem_status qem_cpu_count_distinct(qem_context *, qem_subvectors points, const qem_problem *problems,
+                                  uint64_t problem_count, uint64_t *distinct);
+
+qem_status qem_cpu_distinct_values(qem_context *, const float *x, uint64_t count, uint64_t limit, float *values,
+                                   uint64_t *counts, uint64_t *found);
+
+qem_status qem_cpu_kmeans(qem_context *, const qem_kmeans_args *args);
+qem_status qem_cpu_assign(qem_context *, const qem_kmeans_args *args);
+
+qem_status qem_cpu_swap_forward(qem_context *, const float *x, uint64_t rows, uint64_t cols, uint32_t levels,
+                                float *ordered, uint8_t *map);
+qem_status qem_cpu_swap_inverse(qem_context *, const float *ordered, const uint8_t *map, uint64_t rows, uint64_t cols,
+                                uint32_t levels, float *restored);
+
+qem_status qem_cpu_pack(qem_context *, const uint32_t *labels, uint64_t count, uint32_t bits, uint8_t *stream);
+qem_status qem_cpu_decode(qem_context *, const qem_decode_args *args);
+
+qem_status qem_cpu_error_sums(qem_context *, const float *x, const float *y, uint64_t count, qem_error_sums *sums);
+qem_status qem_cpu_sum(qem_context *, const float *x, uint64_t count, double center, double *sum, double *squared);
+
+#endif

@@ -1,0 +1,94 @@
+/*
+ * The CPU's inner loops, one function pointer each, in scalar C, AVX2 and AVX-512. All variants give the same bits: each
+ * float operation that decides a result is an explicit fma chain in one order, and the scalar file is the definition.
+ *
+ * Layout of points and centroids: structure of arrays, component p of point i at x[p * ld + i]. The number of points is
+ * padded to a multiple of QEM_POINT_PAD (zeros), that of centroids to a multiple of QEM_CENTROID_PAD (components 0, h = +inf),
+ * and the arrays are 64-byte aligned, so the kernels work on whole vectors.
+ */
+#ifndef QEM_CPU_KERNELS_H
+#define QEM_CPU_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <qem/qem.h>
+
+#include "../core/context.h"
+
+#define QEM_POINT_PAD 64
+#define QEM_CENTROID_PAD 32
+
+typedef struct qem_cpu_kernels {
+    /* labels[i] = the j < count with the least score, ties to the lowest j; i in 0 .. points-1 (a multiple of
+     * QEM_POINT_PAD). score = fmaf(-x_p, c_p, score) for p = 0 .. dim-1 from h_j. c[p * ldc + j], h[j]; count is a multiple of
+     * QEM_CENTROID_PAD. Entries with h = +inf are never chosen unless all are. */
+    void (*nearest)(const float *x, size_t ld, size_t points, uint32_t dim, const float *c, const float *h, size_t ldc,
+                    size_t count, uint32_t *labels);
+
+    /* One k-means++ step: t = chain d = x_p - center_p; s = fmaf(d, d, s) from 0; where t < d2[i]: d2[i] = t and
+     * labels[i] = label. Returns the largest d2 of all `points` (a multiple of QEM_POINT_PAD; padding holds d2 = 0). */
+    float (*seed_step)(const float *x, size_t ld, size_t points, uint32_t dim, const float *center, uint32_t label,
+                       float *d2, uint32_t *labels);
+
+    /* Sum of llrint((double)d2[i] * scale) over `points` (a multiple of QEM_POINT_PAD). */
+    int64_t (*fixed_sum)(const float *d2, size_t points, double scale);
+
+    /* d2[i] = squared distance of point i to centroid labels[i], the chain of seed_step. c[p * ldc + j]. */
+    void (*own_distance)(const float *x, size_t ld, size_t points, uint32_t dim, const float *c, size_t ldc,
+                         const uint32_t *labels, float *d2);
+
+    /* Number of codes equal to `number of thresholds <= x`, thresholds ascending, count k-1; any n, any alignment. */
+    void (*scalar_codes)(const float *x, size_t n, const float *thresholds, size_t threshold_count, uint32_t *codes);
+
+    /* codes[i] = bits first_bit + i*bits .. of the stream, least significant bit first; bits 1 .. 24; any n. At least 16
+     * readable bytes follow the stream. */
+    void (*unpack)(const uint8_t *stream, uint64_t first_bit, size_t n, uint32_t bits, uint32_t *codes);
+
+    /* out[i*dim + p] = codebook[i*group_stride + codes[i]*dim + p] for i < n: group_stride 0 for a shared codebook, k*dim for
+     * one codebook per group. dim >= 1; out has any alignment and nothing past n*dim is written. */
+    void (*lookup)(const float *codebook, size_t group_stride, uint32_t dim, const uint32_t *codes, size_t n, float *out);
+
+    /* Swap of one row of one matrix: pair j = (x[2j], x[2j+1]); bit j of bits[] = left strictly smaller; the smaller goes to
+     * small[j], the larger to large[j]; equal (also +0 and -0): bit 0, small = right. bits[] has ceil(pairs/64) words, the
+     * rest of the last one 0. merge is the inverse: x[2j] = bit ? small : large. No overlap of in and out. */
+    void (*pair_split)(const float *x, size_t pairs, float *small, float *large, uint64_t *bits);
+    void (*pair_merge)(const float *small, const float *large, const uint64_t *bits, size_t pairs, float *x);
+
+    /* y[i] += x[i] */
+    void (*add)(const float *x, size_t n, float *y);
+
+    /* Conversions, round to nearest even; 1 if a finite value became infinite. Any alignment of the element. */
+    int (*f32_to_f16)(const float *x, size_t n, uint16_t *out);
+    int (*f32_to_bf16)(const float *x, size_t n, uint16_t *out);
+    void (*f16_to_f32)(const uint16_t *x, size_t n, float *out);
+    void (*bf16_to_f32)(const uint16_t *x, size_t n, float *out);
+
+    /* Index of the first element that is NaN or infinite, or n. */
+    size_t (*find_nonfinite)(const float *x, size_t n);
+
+    /* Extremes of n >= 1 finite elements; which zero is returned of -0 and +0: always +0 (x + 0.0f). */
+    void (*extremes)(const float *x, size_t n, float *min, float *max);
+
+    /* One chunk (n <= QEM_ERROR_CHUNK) of backend.h's error sums: element i adds to lane i % 8. sums[0] |e|, [1] e*e,
+     * [2] |e|/|x| over x != 0 -- each the lanes added in the fixed order; *max |e|; *zeros count of x == 0. */
+    void (*error_chunk)(const float *x, const float *y, size_t n, double sums[3], double *max, uint64_t *zeros);
+
+    /* One chunk of sums of x - center and (x - center)^2 in the same lanes: d = (double)x - center; s += d; q += d*d. */
+    void (*sum_chunk)(const float *x, size_t n, double center, double *sum, double *squared);
+} qem_cpu_kernels;
+
+/* Each file fills in what it does better; scalar first, then upward. */
+void qem_kernels_scalar(qem_cpu_kernels *kernels);
+void qem_kernels_avx2(qem_cpu_kernels *kernels);
+void qem_kernels_avx512(qem_cpu_kernels *kernels);
+
+/* The table for a level (never AUTO); the level must be available. Built once, thread-safe. */
+const qem_cpu_kernels *qem_cpu_kernels_for(qem_isa isa);
+
+static inline const qem_cpu_kernels *qem_kernels(const qem_context *context)
+{
+    return (const qem_cpu_kernels *)context->kernels;
+}
+
+#endif

@@ -1,0 +1,25 @@
+/* The table of the kernels in AVX2. */
+#include "kernels.h"
+#include "simd_kernels.h"
+
+void qem_kernels_avx2(qem_cpu_kernels *kernels)
+{
+    kernels->nearest = qem_nearest_avx2;
+    kernels->seed_step = qem_seed_step_avx2;
+    kernels->fixed_sum = qem_fixed_sum_avx2;
+    kernels->own_distance = qem_own_distance_avx2;
+    kernels->scalar_codes = qem_scalar_codes_avx2;
+    kernels->unpack = qem_unpack_avx2;
+    kernels->lookup = qem_lookup_avx2;
+    kernels->pair_split = qem_pair_split_avx2;
+    kernels->pair_merge = qem_pair_merge_avx2;
+    kernels->add = qem_add_avx2;
+    kernels->f32_to_f16 = qem_f32_to_f16_avx2;
+    kernels->f32_to_bf16 = qem_f32_to_bf16_avx2;
+    kernels->f16_to_f32 = qem_f16_to_f32_avx2;
+    kernels->bf16_to_f32 = qem_bf16_to_f32_avx2;
+    kernels->find_nonfinite = qem_find_nonfinite_avx2;
+    kernels->extremes = qem_extremes_avx2;
+    kernels->error_chunk = qem_error_chunk_avx2;
+    kernels->sum_chunk = qem_sum_chunk_avx2;
+}

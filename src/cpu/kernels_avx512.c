@@ -1,0 +1,25 @@
+/* The table of the kernels in AVX-512. */
+#include "kernels.h"
+#include "simd_kernels.h"
+
+void qem_kernels_avx512(qem_cpu_kernels *kernels)
+{
+    kernels->nearest = qem_nearest_avx512;
+    kernels->seed_step = qem_seed_step_avx512;
+    kernels->fixed_sum = qem_fixed_sum_avx512;
+    kernels->own_distance = qem_own_distance_avx512;
+    kernels->scalar_codes = qem_scalar_codes_avx512;
+    kernels->unpack = qem_unpack_avx512;
+    kernels->lookup = qem_lookup_avx512;
+    kernels->pair_split = qem_pair_split_avx512;
+    kernels->pair_merge = qem_pair_merge_avx512;
+    kernels->add = qem_add_avx512;
+    kernels->f32_to_f16 = qem_f32_to_f16_avx512;
+    kernels->f32_to_bf16 = qem_f32_to_bf16_avx512;
+    kernels->f16_to_f32 = qem_f16_to_f32_avx512;
+    kernels->bf16_to_f32 = qem_bf16_to_f32_avx512;
+    kernels->find_nonfinite = qem_find_nonfinite_avx512;
+    kernels->extremes = qem_extremes_avx512;
+    kernels->error_chunk = qem_error_chunk_avx512;
+    kernels->sum_chunk = qem_sum_chunk_avx512;
+}

@@ -1,0 +1,227 @@
+/* The definition of every kernel, in portable C. The other instruction sets must give the same bits. */
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#include "../backend.h"
+#include "../core/half.h"
+#include "kernels.h"
+
+static void nearest(const float *x, size_t ld, size_t points, uint32_t dim, const float *c, const float *h, size_t ldc,
+                    size_t count, uint32_t *labels)
+{
+    for (size_t i = 0; i < points; i++) {
+        float best = INFINITY;
+        uint32_t label = 0;
+        for (size_t j = 0; j < count; j++) {
+            float score = h[j];
+            for (uint32_t p = 0; p < dim; p++) score = fmaf(-x[p * ld + i], c[p * ldc + j], score);
+            if (score < best) {
+                best = score;
+                label = (uint32_t)j;
+            }
+        }
+        labels[i] = label;
+    }
+}
+
+static float squared_distance(const float *x, size_t ld, size_t i, uint32_t dim, const float *c, size_t ldc)
+{
+    float s = 0.0f;
+    for (uint32_t p = 0; p < dim; p++) {
+        const float d = x[p * ld + i] - c[p * ldc];
+        s = fmaf(d, d, s);
+    }
+    return s;
+}
+
+static float seed_step(const float *x, size_t ld, size_t points, uint32_t dim, const float *center, uint32_t label,
+                       float *d2, uint32_t *labels)
+{
+    float largest = 0.0f;
+    for (size_t i = 0; i < points; i++) {
+        const float t = squared_distance(x, ld, i, dim, center, 1);
+        if (t < d2[i]) {
+            d2[i] = t;
+            labels[i] = label;
+        }
+        if (d2[i] > largest) largest = d2[i];
+    }
+    return largest;
+}
+
+static int64_t fixed_sum(const float *d2, size_t points, double scale)
+{
+    int64_t sum = 0;
+    for (size_t i = 0; i < points; i++) sum += llrint((double)d2[i] * scale);
+    return sum;
+}
+
+static void own_distance(const float *x, size_t ld, size_t points, uint32_t dim, const float *c, size_t ldc,
+                         const uint32_t *labels, float *d2)
+{
+    for (size_t i = 0; i < points; i++) d2[i] = squared_distance(x, ld, i, dim, c + labels[i], ldc);
+}
+
+static void scalar_codes(const float *x, size_t n, const float *thresholds, size_t threshold_count, uint32_t *codes)
+{
+    for (size_t i = 0; i < n; i++) {
+        /* branch-free upper bound: halve the range, keep the upper half while its first threshold is <= x */
+        size_t base = 0, length = threshold_count;
+        while (length > 0) {
+            const size_t half = (length + 1) / 2;
+            base += thresholds[base + half - 1] <= x[i] ? half : 0;
+            length -= half;
+        }
+        codes[i] = (uint32_t)base;
+    }
+}
+
+static void unpack(const uint8_t *stream, uint64_t first_bit, size_t n, uint32_t bits, uint32_t *codes)
+{
+    const uint32_t mask = (1u << bits) - 1u;
+    for (size_t i = 0; i < n; i++) {
+        const uint64_t bit = first_bit + (uint64_t)i * bits;
+        const uint8_t *s = stream + (bit >> 3);
+        const uint32_t word = (uint32_t)s[0] | (uint32_t)s[1] << 8 | (uint32_t)s[2] << 16 | (uint32_t)s[3] << 24;
+        codes[i] = (word >> (bit & 7)) & mask;
+    }
+}
+
+static void lookup(const float *codebook, size_t group_stride, uint32_t dim, const uint32_t *codes, size_t n, float *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        const float *entry = codebook + i * group_stride + (size_t)codes[i] * dim;
+        for (uint32_t p = 0; p < dim; p++) out[i * dim + p] = entry[p];
+    }
+}
+
+static void pair_split(const float *x, size_t pairs, float *small, float *large, uint64_t *bits)
+{
+    uint64_t word = 0;
+    for (size_t j = 0; j < pairs; j++) {
+        const float left = x[2 * j], right = x[2 * j + 1];
+        const int smaller = left < right;
+        small[j] = smaller ? left : right;
+        large[j] = smaller ? right : left;
+        word |= (uint64_t)smaller << (j % 64);
+        if (j % 64 == 63 || j + 1 == pairs) {
+            bits[j / 64] = word;
+            word = 0;
+        }
+    }
+}
+
+static void pair_merge(const float *small, const float *large, const uint64_t *bits, size_t pairs, float *x)
+{
+    for (size_t j = 0; j < pairs; j++) {
+        const int smaller = (bits[j / 64] >> (j % 64)) & 1;
+        x[2 * j] = smaller ? small[j] : large[j];
+        x[2 * j + 1] = smaller ? large[j] : small[j];
+    }
+}
+
+static void add(const float *x, size_t n, float *y)
+{
+    for (size_t i = 0; i < n; i++) y[i] += x[i];
+}
+
+static int is_finite_bits(uint32_t u)
+{
+    return (u & 0x7f800000u) != 0x7f800000u;
+}
+
+static int f32_to_f16(const float *x, size_t n, uint16_t *out)
+{
+    int overflow = 0;
+    for (size_t i = 0; i < n; i++) {
+        out[i] = qem_f32_to_f16(x[i]);
+        overflow |= is_finite_bits(qem_float_bits(x[i])) && (out[i] & 0x7c00u) == 0x7c00u;
+    }
+    return overflow;
+}
+
+static int f32_to_bf16(const float *x, size_t n, uint16_t *out)
+{
+    int overflow = 0;
+    for (size_t i = 0; i < n; i++) {
+        out[i] = qem_f32_to_bf16(x[i]);
+        overflow |= is_finite_bits(qem_float_bits(x[i])) && (out[i] & 0x7f80u) == 0x7f80u;
+    }
+    return overflow;
+}
+
+static void f16_to_f32(const uint16_t *x, size_t n, float *out)
+{
+    for (size_t i = 0; i < n; i++) out[i] = qem_f16_to_f32(x[i]);
+}
+
+static void bf16_to_f32(const uint16_t *x, size_t n, float *out)
+{
+    for (size_t i = 0; i < n; i++) out[i] = qem_bf16_to_f32(x[i]);
+}
+
+static size_t find_nonfinite(const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!is_finite_bits(qem_float_bits(x[i]))) return i;
+    return n;
+}
+
+static void extremes(const float *x, size_t n, float *min, float *max)
+{
+    float lo = x[0], hi = x[0];
+    for (size_t i = 1; i < n; i++) {
+        lo = x[i] < lo ? x[i] : lo;
+        hi = x[i] > hi ? x[i] : hi;
+    }
+    *min = lo + 0.0f;
+    *max = hi + 0.0f;
+}
+
+static double lane_total(const double lane[8])
+{
+    return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+}
+
+static void error_chunk(const float *x, const float *y, size_t n, double sums[3], double *max, uint64_t *zeros)
+{
+    double absolute[8] = { 0 }, squared[8] = { 0 }, relative[8] = { 0 };
+    double largest = 0.0;
+    uint64_t zero_count = 0;
+    for (size_t i = 0; i < n; i++) {
+        const double e = fabs((double)x[i] - (double)y[i]);
+        const double size = fabs((double)x[i]);
+        absolute[i % 8] += e;
+        squared[i % 8] += e * e;
+        if (size != 0.0)
+            relative[i % 8] += e / size;
+        else
+            zero_count++;
+        largest = e > largest ? e : largest;
+    }
+    sums[0] = lane_total(absolute);
+    sums[1] = lane_total(squared);
+    sums[2] = lane_total(relative);
+    *max = largest;
+    *zeros = zero_count;
+}
+
+static void sum_chunk(const float *x, size_t n, double center, double *sum, double *squared)
+{
+    double s[8] = { 0 }, q[8] = { 0 };
+    for (size_t i = 0; i < n; i++) {
+        const double d = (double)x[i] - center;
+        s[i % 8] += d;
+        q[i % 8] += d * d;
+    }
+    *sum = lane_total(s);
+    *squared = lane_total(q);
+}
+
+void qem_kernels_scalar(qem_cpu_kernels *kernels)
+{
+    *kernels = (qem_cpu_kernels){ nearest,    seed_step,  fixed_sum,   own_distance, scalar_codes, unpack,         lookup,
+                                  pair_split, pair_merge, add,         f32_to_f16,   f32_to_bf16,  f16_to_f32,     bf16_to_f32,
+                                  find_nonfinite, extremes, error_chunk, sum_chunk };
+}

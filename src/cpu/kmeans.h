@@ -1,0 +1,79 @@
+/*
+ * One k-means problem at work. Its points are gathered into structure-of-arrays form, centred by their mean and scaled by a
+ * power of two so that max|x| lies in [1,2): x' = (x - mean_p) * 2^-exponent. Points of the tail group, which have fewer
+ * positions, form a second segment.
+ *
+ * A problem is worked on by `threads` threads: 1 when many problems run side by side, all of them for a large one. Every sum
+ * is of integers, so the result is the same.
+ */
+#ifndef QEM_CPU_KMEANS_H
+#define QEM_CPU_KMEANS_H
+
+#include "../backend.h"
+#include "kernels.h"
+
+#define QEM_SEED_BLOCK 1024   /* points whose D^2 are summed together before the draw looks inside; multiple of 64 */
+#define QEM_PIECE 16384       /* points a thread takes at once; multiple of QEM_SEED_BLOCK */
+#define QEM_CLAMP 1125899906842624.0f /* 2^50: bound of scaled values that a stored codebook may have far from its points */
+
+typedef struct qem_segment {
+    uint32_t dim;
+    uint64_t count;
+    size_t padded;      /* count rounded up to QEM_POINT_PAD; also the stride of x */
+    float *x;           /* [dim][padded], zeros in the padding */
+    float *d2;          /* [padded] */
+    uint32_t *labels;   /* [padded] */
+    uint32_t *previous; /* [padded], labels of the pass before */
+} qem_segment;
+
+typedef struct qem_work {
+    const qem_cpu_kernels *kernels;
+    const qem_subvectors *points;
+    const qem_problem *problem;
+    uint32_t threads;
+    uint32_t width;          /* components of a centroid */
+    qem_segment segment[2];  /* full sub-vectors, tail ones (dim < width; may be empty) */
+    uint64_t count;          /* points of both */
+    uint64_t k;              /* centroids in use */
+    size_t ldc;              /* stride of c: the problem's k rounded up to QEM_CENTROID_PAD */
+    float *c;                /* [width][ldc] */
+    float *h[2];             /* [ldc] half norms over the dim of each segment */
+    unsigned char *only_tail; /* [ldc] 1: the centroid has no full member, its further components are 0 as stored */
+    int64_t *sums;           /* [threads][k][width] */
+    uint64_t *counts[2];     /* [threads][k] members of each segment */
+    int64_t *block_sums;     /* of D^2, one a QEM_SEED_BLOCK */
+    float *block_max;
+    double *mean;            /* [width] */
+    float *center;           /* [width], the seed just drawn */
+    int exponent;
+} qem_work;
+
+/* Bytes of scratch for a problem, and the pointers into it (memory aligned to 64). */
+uint64_t qem_work_bytes(const qem_subvectors *points, const qem_problem *problem, uint32_t threads);
+void qem_work_init(qem_work *work, const qem_cpu_kernels *kernels, const qem_subvectors *points, const qem_problem *problem,
+                   uint32_t threads, void *memory);
+
+/* Gathers, centres and scales the points. */
+void qem_work_gather(qem_work *work);
+/* The same under the mean and exponent that work holds already. */
+void qem_work_gather_scaled(qem_work *work);
+/* Labels of both segments -> labels[id] = label_base + label. */
+void qem_work_scatter(const qem_work *work, uint32_t *labels);
+
+/* Scaled value of a stored component, and back. */
+float qem_work_scaled(const qem_work *work, uint32_t p, float stored);
+float qem_work_stored(const qem_work *work, uint32_t p, float scaled);
+
+/* k-means++; sets work->k to the centroids really drawn, c, only_tail, and labels by nearest seed. */
+void qem_work_seed(qem_work *work, uint64_t seed, uint32_t restart);
+
+/* Half norms of the first work->k centroids; pads the rest. */
+void qem_work_half_norms(qem_work *work);
+/* Labels from c and h; returns 1 if one differs from before. */
+int qem_work_assign(qem_work *work);
+/* Repairs empty clusters and moves every centroid to the mean of its members. */
+void qem_work_update(qem_work *work);
+/* Sum of squared distances to the own centroid, in the units of the data. */
+double qem_work_objective(qem_work *work);
+
+#endif

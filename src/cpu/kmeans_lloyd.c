@@ -1,0 +1,261 @@
+/* One Lloyd pass: exact assignment by the fixed fma chain, empty clusters, and the mean by fixed-point sums. */
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "../core/fixed.h"
+#include "../core/half.h"
+#include "kmeans.h"
+#include "parallel.h"
+
+#define ASSIGN_PIECE 4096 /* points; multiple of QEM_POINT_PAD */
+
+void qem_work_half_norms(qem_work *work)
+{
+    const size_t used = (size_t)(work->k + QEM_CENTROID_PAD - 1) / QEM_CENTROID_PAD * QEM_CENTROID_PAD;
+    for (int s = 0; s < 2; s++)
+        for (size_t j = 0; j < used; j++) {
+            double sum = 0.0;
+            if (j >= work->k) {
+                work->h[s][j] = INFINITY;
+                continue;
+            }
+            for (uint32_t p = 0; p < work->segment[s].dim; p++) {
+                const double c = work->c[p * work->ldc + j];
+                sum = fma(c, c, sum);
+            }
+            work->h[s][j] = (float)(0.5 * sum);
+        }
+    for (uint32_t p = 0; p < work->width; p++)
+        for (size_t j = (size_t)work->k; j < used; j++) work->c[p * work->ldc + j] = 0.0f;
+}
+
+typedef struct pass_job {
+    qem_work *work;
+    qem_segment *segment;
+    int which;
+    double scale;
+    _Atomic int changed;
+} pass_job;
+
+static void assign_piece(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
+{
+    pass_job *job = argument;
+    const qem_work *work = job->work;
+    qem_segment *segment = job->segment;
+    const size_t used = (size_t)(work->k + QEM_CENTROID_PAD - 1) / QEM_CENTROID_PAD * QEM_CENTROID_PAD;
+    (void)thread;
+    work->kernels->nearest(segment->x + begin, segment->padded, (size_t)(end - begin), segment->dim, work->c,
+                           work->h[job->which], work->ldc, used, segment->labels + begin);
+    const uint64_t real = end < segment->count ? end : segment->count;
+    if (real > begin && memcmp(segment->labels + begin, segment->previous + begin, (size_t)(real - begin) * sizeof(uint32_t)))
+        atomic_store_explicit(&job->changed, 1, memory_order_relaxed);
+}
+
+int qem_work_assign(qem_work *work)
+{
+    pass_job job = { .work = work, .changed = 0 };
+    qem_work_half_norms(work);
+    for (int s = 0; s < 2; s++) {
+        qem_segment *segment = &work->segment[s];
+        uint32_t *previous = segment->labels;
+        segment->labels = segment->previous;
+        segment->previous = previous;
+        job.segment = segment;
+        job.which = s;
+        qem_parallel_for(work->threads, segment->padded, ASSIGN_PIECE, assign_piece, &job);
+    }
+    return job.changed;
+}
+
+static void distance_piece(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
+{
+    const pass_job *job = argument;
+    const qem_work *work = job->work;
+    qem_segment *segment = job->segment;
+    (void)thread;
+    work->kernels->own_distance(segment->x + begin, segment->padded, (size_t)(end - begin), segment->dim, work->c, work->ldc,
+                                segment->labels + begin, segment->d2 + begin);
+}
+
+/* d2 = squared distance of every point to its own centroid, 0 in the padding; returns the largest. */
+static float own_distances(qem_work *work)
+{
+    pass_job job = { .work = work };
+    float largest = 0.0f;
+    for (int s = 0; s < 2; s++) {
+        qem_segment *segment = &work->segment[s];
+        job.segment = segment;
+        qem_parallel_for(work->threads, segment->padded, QEM_PIECE, distance_piece, &job);
+        for (uint64_t i = segment->count; i < segment->padded; i++) segment->d2[i] = 0.0f;
+        for (uint64_t i = 0; i < segment->count; i++) largest = segment->d2[i] > largest ? segment->d2[i] : largest;
+    }
+    return largest;
+}
+
+double qem_work_objective(qem_work *work)
+{
+    const float largest = own_distances(work);
+    if (!(largest > 0.0f)) return 0.0;
+    const int shift = qem_fixed_shift(work->count, largest);
+    int64_t sum = 0;
+    for (int s = 0; s < 2; s++)
+        sum += work->kernels->fixed_sum(work->segment[s].d2, work->segment[s].padded, ldexp(1.0, shift));
+    return ldexp((double)sum, 2 * work->exponent - shift);
+}
+
+/* ---- empty clusters ---- */
+
+/* The farthest points not yet taken, as a heap whose top is the nearest of them. Larger key = larger error, then lower index. */
+static uint64_t far_key(float d2, uint64_t index)
+{
+    return (uint64_t)qem_float_bits(d2) << 32 | (0xffffffffu - (uint32_t)index);
+}
+
+static void sift_down(uint64_t *heap, uint64_t size, uint64_t at)
+{
+    for (;;) {
+        uint64_t child = 2 * at + 1;
+        if (child >= size) return;
+        if (child + 1 < size && heap[child + 1] < heap[child]) child++;
+        if (heap[at] <= heap[child]) return;
+        const uint64_t swap = heap[at];
+        heap[at] = heap[child];
+        heap[child] = swap;
+        at = child;
+    }
+}
+
+static uint64_t farthest_points(const qem_work *work, uint64_t *heap, uint64_t wanted)
+{
+    uint64_t size = 0, index = 0;
+    for (int s = 0; s < 2; s++)
+        for (uint64_t i = 0; i < work->segment[s].count; i++, index++) {
+            const uint64_t key = far_key(work->segment[s].d2[i], index);
+            if (size < wanted) {
+                heap[size++] = key;
+                if (size == wanted)
+                    for (uint64_t at = size / 2; at-- > 0;) sift_down(heap, size, at);
+            } else if (key > heap[0]) {
+                heap[0] = key;
+                sift_down(heap, size, 0);
+            }
+        }
+    if (size < wanted)
+        for (uint64_t at = size / 2; at-- > 0;) sift_down(heap, size, at);
+    return size;
+}
+
+/* Heap -> descending order. */
+static void sort_heap(uint64_t *heap, uint64_t size)
+{
+    while (size > 1) {
+        const uint64_t least = heap[0];
+        heap[0] = heap[--size];
+        heap[size] = least;
+        sift_down(heap, size, 0);
+    }
+}
+
+static uint64_t members(const qem_work *work, uint64_t j)
+{
+    return work->counts[0][j] + work->counts[1][j];
+}
+
+/* Gives each empty cluster, in ascending order, the point with the largest error; a point without error is left. */
+static void repair_empty(qem_work *work)
+{
+    uint64_t empty = 0;
+    for (uint64_t j = 0; j < work->k; j++) empty += members(work, j) == 0;
+    if (empty == 0) return;
+    (void)own_distances(work);
+    uint64_t *heap = (uint64_t *)work->sums; /* free at this time, and k*width entries long */
+    const uint64_t size = farthest_points(work, heap, empty);
+    sort_heap(heap, size);
+    uint64_t next = 0;
+    for (uint64_t j = 0; j < work->k && next < size; j++) {
+        if (members(work, j)) continue;
+        const uint64_t key = heap[next++];
+        if (key >> 32 == 0) return;
+        uint64_t index = 0xffffffffu - (uint32_t)key;
+        const int s = index >= work->segment[0].count;
+        if (s) index -= work->segment[0].count;
+        uint32_t *label = &work->segment[s].labels[index];
+        work->counts[s][*label]--;
+        work->counts[s][j]++;
+        *label = (uint32_t)j;
+    }
+}
+
+/* ---- update ---- */
+
+static void count_piece(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
+{
+    const pass_job *job = argument;
+    uint64_t *counts = job->work->counts[job->which] + thread * job->work->problem->k;
+    for (uint64_t i = begin; i < end; i++) counts[job->segment->labels[i]]++;
+}
+
+static void sum_piece(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
+{
+    const pass_job *job = argument;
+    const qem_segment *segment = job->segment;
+    const uint32_t width = job->work->width;
+    const double scale = job->scale;
+    int64_t *sums = job->work->sums + thread * job->work->problem->k * width;
+    for (uint64_t i = begin; i < end; i++) {
+        int64_t *sum = sums + (uint64_t)segment->labels[i] * width;
+        for (uint32_t p = 0; p < segment->dim; p++) sum[p] += llrint((double)segment->x[p * segment->padded + i] * scale);
+    }
+}
+
+static void fold_tables(qem_work *work, int64_t *tables, uint64_t stride, uint64_t size)
+{
+    for (uint32_t t = 1; t < work->threads; t++)
+        for (uint64_t i = 0; i < size; i++) tables[i] += tables[t * stride + i];
+}
+
+static void count_members(qem_work *work)
+{
+    pass_job job = { .work = work };
+    for (int s = 0; s < 2; s++) {
+        memset(work->counts[s], 0, (size_t)(work->threads * work->problem->k) * sizeof(uint64_t));
+        job.segment = &work->segment[s];
+        job.which = s;
+        qem_parallel_for(work->threads, job.segment->count, QEM_PIECE, count_piece, &job);
+        fold_tables(work, (int64_t *)work->counts[s], work->problem->k, work->k);
+    }
+}
+
+static void sum_members(qem_work *work, double scale)
+{
+    pass_job job = { .work = work, .scale = scale };
+    const uint64_t size = work->problem->k * work->width;
+    memset(work->sums, 0, (size_t)(work->threads * size) * sizeof(int64_t));
+    for (int s = 0; s < 2; s++) {
+        job.segment = &work->segment[s];
+        qem_parallel_for(work->threads, job.segment->count, QEM_PIECE, sum_piece, &job);
+    }
+    fold_tables(work, work->sums, size, work->k * work->width);
+}
+
+void qem_work_update(qem_work *work)
+{
+    const int shift = qem_fixed_shift(work->count, 2.0); /* scaled points lie in [-2, 2] */
+    count_members(work);
+    repair_empty(work);
+    sum_members(work, ldexp(1.0, shift));
+    for (uint64_t j = 0; j < work->k; j++) {
+        const uint64_t full = work->counts[0][j], all = members(work, j);
+        if (all == 0) continue; /* stays where it is */
+        work->only_tail[j] = full == 0;
+        for (uint32_t p = 0; p < work->width; p++) {
+            const uint64_t count = p < work->segment[1].dim || full == 0 ? all : full;
+            float *c = &work->c[p * work->ldc + j];
+            if (full == 0 && p >= work->segment[1].dim)
+                *c = qem_work_scaled(work, p, 0.0f);
+            else
+                *c = (float)ldexp((double)work->sums[j * work->width + p] / (double)count, -shift);
+        }
+    }
+}

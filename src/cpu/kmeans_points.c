@@ -1,0 +1,248 @@
+/* The points of one problem: scratch layout, gathering, centring and scaling, labels back. */
+#include <math.h>
+#include <string.h>
+
+#include "../core/fixed.h"
+#include "kmeans.h"
+#include "parallel.h"
+#include "problem.h"
+
+static size_t round_up(uint64_t value, uint64_t multiple)
+{
+    return (size_t)((value + multiple - 1) / multiple * multiple);
+}
+
+/* Takes aligned pieces from a block of memory; with base NULL it only adds up. */
+typedef struct arena {
+    unsigned char *base;
+    size_t used;
+} arena;
+
+static void *take(arena *a, uint64_t count, size_t size)
+{
+    void *memory = a->base ? a->base + a->used : NULL;
+    a->used += round_up(count * size, 64);
+    return memory;
+}
+
+static int has_tail(const qem_subvectors *v, const qem_problem *problem)
+{
+    return problem->width == v->dim && v->tail_dim != v->dim;
+}
+
+static uint64_t count_tail(const qem_subvectors *v, const qem_problem *problem)
+{
+    uint64_t count = 0;
+    if (!has_tail(v, problem)) return 0;
+    for (uint64_t t = 0; t < problem->count; t++)
+        count += qem_subvector_group(v, qem_problem_id(problem, t)) + 1 == v->groups;
+    return count;
+}
+
+static void layout(qem_work *work, arena *a)
+{
+    const qem_problem *problem = work->problem;
+    const uint64_t k = problem->k;
+    uint64_t blocks = 0;
+    for (int s = 0; s < 2; s++) {
+        qem_segment *segment = &work->segment[s];
+        segment->padded = round_up(segment->count, QEM_POINT_PAD);
+        segment->x = take(a, (uint64_t)segment->padded * segment->dim, sizeof(float));
+        segment->d2 = take(a, segment->padded, sizeof(float));
+        segment->labels = take(a, segment->padded, sizeof(uint32_t));
+        segment->previous = take(a, segment->padded, sizeof(uint32_t));
+        blocks += (segment->padded + QEM_SEED_BLOCK - 1) / QEM_SEED_BLOCK;
+    }
+    work->ldc = round_up(k, QEM_CENTROID_PAD);
+    work->c = take(a, (uint64_t)work->ldc * work->width, sizeof(float));
+    work->h[0] = take(a, work->ldc, sizeof(float));
+    work->h[1] = take(a, work->ldc, sizeof(float));
+    work->only_tail = take(a, work->ldc, 1);
+    work->sums = take(a, work->threads * k * work->width, sizeof(int64_t));
+    work->counts[0] = take(a, work->threads * k, sizeof(uint64_t));
+    work->counts[1] = take(a, work->threads * k, sizeof(uint64_t));
+    work->block_sums = take(a, blocks, sizeof(int64_t));
+    work->block_max = take(a, blocks, sizeof(float));
+    work->mean = take(a, work->width, sizeof(double));
+    work->center = take(a, work->width, sizeof(float));
+}
+
+static void describe(qem_work *work, const qem_subvectors *points, const qem_problem *problem, uint32_t threads)
+{
+    memset(work, 0, sizeof *work);
+    work->points = points;
+    work->problem = problem;
+    work->threads = threads;
+    work->width = problem->width;
+    work->count = problem->count;
+    work->segment[1].count = count_tail(points, problem);
+    work->segment[0].count = problem->count - work->segment[1].count;
+    work->segment[0].dim = problem->width;
+    work->segment[1].dim = points->tail_dim;
+}
+
+uint64_t qem_work_bytes(const qem_subvectors *points, const qem_problem *problem, uint32_t threads)
+{
+    qem_work work;
+    arena a = { NULL, 0 };
+    describe(&work, points, problem, threads);
+    layout(&work, &a);
+    return a.used;
+}
+
+void qem_work_init(qem_work *work, const qem_cpu_kernels *kernels, const qem_subvectors *points, const qem_problem *problem,
+                   uint32_t threads, void *memory)
+{
+    arena a = { memory, 0 };
+    describe(work, points, problem, threads);
+    layout(work, &a);
+    work->kernels = kernels;
+}
+
+/* ---- gathering ---- */
+
+typedef struct gather_job {
+    qem_work *work;
+    qem_segment *segment;
+} gather_job;
+
+static void gather_piece(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
+{
+    const gather_job *job = argument;
+    const qem_work *work = job->work;
+    qem_segment *segment = job->segment;
+    (void)thread;
+    for (uint64_t t = begin; t < end; t++) {
+        const float *x = qem_subvector(work->points, qem_problem_id(work->problem, t));
+        for (uint32_t p = 0; p < segment->dim; p++) segment->x[p * segment->padded + t] = x[p];
+    }
+}
+
+static void gather_both(qem_work *work)
+{
+    uint64_t filled[2] = { 0, 0 };
+    for (uint64_t t = 0; t < work->problem->count; t++) {
+        const uint32_t id = qem_problem_id(work->problem, t);
+        const int s = qem_subvector_group(work->points, id) + 1 == work->points->groups;
+        qem_segment *segment = &work->segment[s];
+        const float *x = qem_subvector(work->points, id);
+        const uint64_t i = filled[s]++;
+        for (uint32_t p = 0; p < segment->dim; p++) segment->x[p * segment->padded + i] = x[p];
+    }
+}
+
+static float largest_magnitude(const qem_work *work, const float *x, uint64_t count)
+{
+    float min, max;
+    if (count == 0) return 0.0f;
+    work->kernels->extremes(x, (size_t)count, &min, &max);
+    return -min > max ? -min : max;
+}
+
+/* Mean of each component by a fixed-point sum under one shift for all. */
+static void find_means(qem_work *work)
+{
+    float largest = 0.0f;
+    for (int s = 0; s < 2; s++)
+        for (uint32_t p = 0; p < work->segment[s].dim; p++) {
+            const float here = largest_magnitude(work, work->segment[s].x + p * work->segment[s].padded, work->segment[s].count);
+            if (here > largest) largest = here;
+        }
+    const int shift = qem_fixed_shift(work->count, largest);
+    const double scale = ldexp(1.0, shift);
+    for (uint32_t p = 0; p < work->width; p++) {
+        int64_t sum = 0;
+        uint64_t count = 0;
+        for (int s = 0; s < 2; s++) {
+            const qem_segment *segment = &work->segment[s];
+            if (p >= segment->dim || segment->count == 0) continue;
+            const float *x = segment->x + p * segment->padded;
+            for (uint64_t i = 0; i < segment->count; i++) sum += llrint((double)x[i] * scale);
+            count += segment->count;
+        }
+        work->mean[p] = count ? ldexp((double)sum / (double)count, -shift) : 0.0;
+    }
+}
+
+static double largest_deviation(const float *x, uint64_t count, double mean)
+{
+    double largest = 0.0;
+    for (uint64_t i = 0; i < count; i++) {
+        const double d = fabs((double)x[i] - mean);
+        largest = d > largest ? d : largest;
+    }
+    return largest;
+}
+
+static void centre_and_scale(qem_work *work)
+{
+    double largest = 0.0;
+    for (int s = 0; s < 2; s++)
+        for (uint32_t p = 0; p < work->segment[s].dim; p++) {
+            const qem_segment *segment = &work->segment[s];
+            const double here = largest_deviation(segment->x + p * segment->padded, segment->count, work->mean[p]);
+            largest = here > largest ? here : largest;
+        }
+    work->exponent = largest > 0.0 ? qem_exponent_above(largest) - 1 : 0;
+    const double scale = ldexp(1.0, -work->exponent);
+    for (int s = 0; s < 2; s++)
+        for (uint32_t p = 0; p < work->segment[s].dim; p++) {
+            qem_segment *segment = &work->segment[s];
+            float *x = segment->x + p * segment->padded;
+            const double mean = work->mean[p];
+            for (uint64_t i = 0; i < segment->count; i++) x[i] = (float)(((double)x[i] - mean) * scale);
+            memset(x + segment->count, 0, (segment->padded - segment->count) * sizeof(float));
+        }
+}
+
+static void gather(qem_work *work)
+{
+    if (work->segment[1].count) {
+        gather_both(work);
+    } else {
+        gather_job job = { .work = work, .segment = &work->segment[0] };
+        qem_parallel_for(work->threads, work->count, QEM_PIECE, gather_piece, &job);
+    }
+}
+
+void qem_work_gather(qem_work *work)
+{
+    gather(work);
+    find_means(work);
+    centre_and_scale(work);
+}
+
+void qem_work_gather_scaled(qem_work *work)
+{
+    gather(work);
+    for (int s = 0; s < 2; s++)
+        for (uint32_t p = 0; p < work->segment[s].dim; p++) {
+            qem_segment *segment = &work->segment[s];
+            float *x = segment->x + p * segment->padded;
+            for (uint64_t i = 0; i < segment->count; i++) x[i] = qem_work_scaled(work, p, x[i]);
+            memset(x + segment->count, 0, (segment->padded - segment->count) * sizeof(float));
+        }
+}
+
+void qem_work_scatter(const qem_work *work, uint32_t *labels)
+{
+    uint64_t read[2] = { 0, 0 };
+    const int both = work->segment[1].count > 0;
+    for (uint64_t t = 0; t < work->problem->count; t++) {
+        const uint32_t id = qem_problem_id(work->problem, t);
+        const int s = both && qem_subvector_group(work->points, id) + 1 == work->points->groups;
+        labels[id] = work->problem->label_base + work->segment[s].labels[read[s]++];
+    }
+}
+
+float qem_work_scaled(const qem_work *work, uint32_t p, float stored)
+{
+    const float value = (float)ldexp((double)stored - work->mean[p], -work->exponent);
+    if (value > QEM_CLAMP) return QEM_CLAMP;
+    return value < -QEM_CLAMP ? -QEM_CLAMP : value;
+}
+
+float qem_work_stored(const qem_work *work, uint32_t p, float scaled)
+{
+    return (float)(ldexp((double)scaled, work->exponent) + work->mean[p]) + 0.0f;
+}

@@ -1,0 +1,148 @@
+/*
+ * k-means++ (Arthur and Vassilvitskii 2007). D^2 is summed as integers, under a power-of-two scale that follows the largest
+ * D^2 of the step, so a draw does not depend on the order of the sum, and a huge outlier does not hide the others once it is
+ * a centre itself. The draw is the first point whose prefix sum exceeds u * total.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "../core/fixed.h"
+#include "../core/random.h"
+#include "kmeans.h"
+#include "parallel.h"
+
+typedef struct seed_job {
+    qem_work *work;
+    qem_segment *segment;
+    uint64_t first_block;
+    uint32_t label;
+    double scale;
+} seed_job;
+
+static void step_piece(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
+{
+    const seed_job *job = argument;
+    qem_segment *segment = job->segment;
+    (void)thread;
+    job->work->block_max[job->first_block + begin / QEM_SEED_BLOCK] =
+        job->work->kernels->seed_step(segment->x + begin, segment->padded, (size_t)(end - begin), segment->dim,
+                                      job->work->center, job->label, segment->d2 + begin, segment->labels + begin);
+}
+
+static void sum_piece(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
+{
+    const seed_job *job = argument;
+    (void)thread;
+    for (uint64_t i = begin; i < end; i += QEM_SEED_BLOCK) {
+        const uint64_t n = end - i < QEM_SEED_BLOCK ? end - i : QEM_SEED_BLOCK;
+        job->work->block_sums[job->first_block + i / QEM_SEED_BLOCK] =
+            job->work->kernels->fixed_sum(job->segment->d2 + i, (size_t)n, job->scale);
+    }
+}
+
+static uint64_t block_count(const qem_segment *segment)
+{
+    return (segment->padded + QEM_SEED_BLOCK - 1) / QEM_SEED_BLOCK;
+}
+
+/* D^2 and labels against the new centre; returns the largest D^2. */
+static float step(qem_work *work, uint32_t label)
+{
+    seed_job job = { .work = work, .label = label };
+    float largest = 0.0f;
+    for (int s = 0; s < 2; s++) {
+        job.segment = &work->segment[s];
+        qem_parallel_for(work->threads, job.segment->padded, QEM_PIECE, step_piece, &job);
+        for (uint64_t i = 0; i < job.segment->padded; i += QEM_PIECE) {
+            const float here = work->block_max[job.first_block + i / QEM_SEED_BLOCK];
+            largest = here > largest ? here : largest;
+        }
+        job.first_block += block_count(job.segment);
+    }
+    return largest;
+}
+
+/* Sums of D^2 by block; returns the total. */
+static int64_t sum_blocks(qem_work *work, double scale)
+{
+    seed_job job = { .work = work, .scale = scale };
+    int64_t total = 0;
+    for (int s = 0; s < 2; s++) {
+        job.segment = &work->segment[s];
+        qem_parallel_for(work->threads, job.segment->padded, QEM_PIECE, sum_piece, &job);
+        const uint64_t blocks = block_count(job.segment);
+        for (uint64_t b = 0; b < blocks; b++) total += work->block_sums[job.first_block + b];
+        job.first_block += blocks;
+    }
+    return total;
+}
+
+/* The first point whose prefix sum exceeds `target` < total: segment and index. */
+static void find_draw(const qem_work *work, double scale, int64_t target, int *segment_out, uint64_t *index)
+{
+    uint64_t first_block = 0;
+    for (int s = 0; s < 2; s++) {
+        const qem_segment *segment = &work->segment[s];
+        const uint64_t blocks = block_count(segment);
+        for (uint64_t b = 0; b < blocks; b++) {
+            const int64_t here = work->block_sums[first_block + b];
+            if (target >= here) {
+                target -= here;
+                continue;
+            }
+            uint64_t i = b * QEM_SEED_BLOCK;
+            for (;; i++) {
+                const int64_t d2 = llrint((double)segment->d2[i] * scale);
+                if (target < d2) break;
+                target -= d2;
+            }
+            *segment_out = s;
+            *index = i;
+            return;
+        }
+        first_block += blocks;
+    }
+}
+
+/* Makes point `index` of a segment centroid number j. */
+static void take_center(qem_work *work, uint64_t j, int s, uint64_t index)
+{
+    const qem_segment *segment = &work->segment[s];
+    for (uint32_t p = 0; p < work->width; p++) {
+        work->center[p] = p < segment->dim ? segment->x[p * segment->padded + index] : qem_work_scaled(work, p, 0.0f);
+        work->c[p * work->ldc + j] = work->center[p];
+    }
+    work->only_tail[j] = segment->dim < work->width;
+}
+
+static void start(qem_work *work)
+{
+    for (int s = 0; s < 2; s++) {
+        qem_segment *segment = &work->segment[s];
+        for (uint64_t i = 0; i < segment->count; i++) segment->d2[i] = INFINITY;
+        for (uint64_t i = segment->count; i < segment->padded; i++) segment->d2[i] = 0.0f;
+        memset(segment->labels, 0, segment->padded * sizeof(uint32_t));
+    }
+}
+
+void qem_work_seed(qem_work *work, uint64_t seed, uint32_t restart)
+{
+    const uint64_t key = work->problem->key;
+    start(work);
+    uint64_t first = qem_random_below(qem_random_u64(seed, key, 0, restart), work->count);
+    int s = first >= work->segment[0].count;
+    take_center(work, 0, s, s ? first - work->segment[0].count : first);
+    work->k = 1;
+    for (uint64_t j = 1; j < work->problem->k; j++) {
+        const float largest = step(work, (uint32_t)(j - 1));
+        if (!(largest > 0.0f)) return; /* every point is a centre already */
+        const double scale = ldexp(1.0, qem_fixed_shift(work->count, largest));
+        const int64_t total = sum_blocks(work, scale);
+        const uint64_t random = qem_random_u64(seed, key, (uint32_t)j, restart);
+        uint64_t index = 0;
+        find_draw(work, scale, (int64_t)qem_random_below(random, (uint64_t)total), &s, &index);
+        take_center(work, j, s, index);
+        work->k = j + 1;
+    }
+    (void)step(work, (uint32_t)(work->k - 1));
+}

@@ -1,0 +1,4 @@
+/* lookup() in AVX2. */
+#include "simd_avx2.h"
+
+#include "lookup_template.h"

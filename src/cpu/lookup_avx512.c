@@ -1,0 +1,4 @@
+/* lookup() in AVX-512. */
+#include "simd_avx512.h"
+
+#include "lookup_template.h"

@@ -1,0 +1,191 @@
+/*
+ * The vocabulary in which the SIMD templates are written, here for AVX2 with FMA and F16C: 8 lanes of f32 or of 32-bit
+ * integers, masks as whole lanes. simd_avx512.h has the same names for 16 lanes; what is said there is not repeated.
+ */
+#ifndef QEM_CPU_SIMD_AVX2_H
+#define QEM_CPU_SIMD_AVX2_H
+
+#include <immintrin.h>
+
+#include "simd_common.h"
+
+#define QEM_SIMD(name) qem_##name##_avx2
+#define LANES 8
+
+typedef __m256 vf;
+typedef __m256i vi;
+typedef __m256 vm;
+
+QEM_INLINE vf vf_load(const float *p) { return _mm256_loadu_ps(p); }
+QEM_INLINE void vf_store(float *p, vf a) { _mm256_storeu_ps(p, a); }
+QEM_INLINE vf vf_set1(float a) { return _mm256_set1_ps(a); }
+QEM_INLINE vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
+QEM_INLINE vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
+QEM_INLINE vf vf_fmadd(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+QEM_INLINE vf vf_fnmadd(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); }
+QEM_INLINE vf vf_min(vf a, vf b) { return _mm256_min_ps(a, b); }
+QEM_INLINE vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); }
+QEM_INLINE vm vf_lt(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+QEM_INLINE vm vf_le(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LE_OQ); }
+QEM_INLINE vm vf_eq(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
+QEM_INLINE vf vf_select(vm m, vf yes, vf no) { return _mm256_blendv_ps(no, yes, m); }
+
+QEM_INLINE vi vi_load(const void *p) { return _mm256_loadu_si256(p); }
+QEM_INLINE void vi_store(void *p, vi a) { _mm256_storeu_si256(p, a); }
+QEM_INLINE vi vi_set1(uint32_t a) { return _mm256_set1_epi32((int)a); }
+QEM_INLINE vi vi_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
+QEM_INLINE vi vi_add_where(vm m, vi a, vi b) { return _mm256_add_epi32(a, _mm256_and_si256(_mm256_castps_si256(m), b)); }
+QEM_INLINE vi vi_and(vi a, vi b) { return _mm256_and_si256(a, b); }
+QEM_INLINE vi vi_or(vi a, vi b) { return _mm256_or_si256(a, b); }
+QEM_INLINE vi vi_shift_right(vi a, int count) { return _mm256_srli_epi32(a, count); }
+QEM_INLINE vi vi_shift_right_each(vi a, vi counts) { return _mm256_srlv_epi32(a, counts); }
+QEM_INLINE vi vi_shift_left(vi a, int count) { return _mm256_slli_epi32(a, count); }
+QEM_INLINE vi vi_min(vi a, vi b) { return _mm256_min_epi32(a, b); }
+QEM_INLINE vi vf_bits(vf a) { return _mm256_castps_si256(a); }
+QEM_INLINE vf vi_float(vi a) { return _mm256_castsi256_ps(a); }
+QEM_INLINE vm vi_gt(vi a, vi b) { return vi_float(_mm256_cmpgt_epi32(a, b)); }
+QEM_INLINE vm vi_eq(vi a, vi b) { return vi_float(_mm256_cmpeq_epi32(a, b)); }
+QEM_INLINE vi vi_select(vm m, vi yes, vi no) { return vf_bits(vf_select(m, vi_float(yes), vi_float(no))); }
+QEM_INLINE vi vi_shuffle_bytes(vi a, vi index) { return _mm256_shuffle_epi8(a, index); }
+
+QEM_INLINE uint32_t vm_bits(vm m) { return (uint32_t)_mm256_movemask_ps(m); }
+QEM_INLINE vm vm_from_bits(uint32_t bits)
+{
+    const vi lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    return vi_eq(vi_and(vi_set1(bits), lane), lane);
+}
+QEM_INLINE vm vm_and(vm a, vm b) { return _mm256_and_ps(a, b); }
+QEM_INLINE vm vm_or(vm a, vm b) { return _mm256_or_ps(a, b); }
+
+QEM_INLINE float vf_reduce_min(vf a)
+{
+    __m128 m = _mm_min_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    m = _mm_min_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_min_ss(m, _mm_shuffle_ps(m, m, 1)));
+}
+QEM_INLINE float vf_reduce_max(vf a)
+{
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_max_ss(m, _mm_shuffle_ps(m, m, 1)));
+}
+
+QEM_INLINE vf vf_gather(const float *base, vi index) { return _mm256_i32gather_ps(base, index, 4); }
+QEM_INLINE vf vf_gather_where(vm m, vf otherwise, const float *base, vi index)
+{
+    return _mm256_mask_i32gather_ps(otherwise, base, index, m, 4);
+}
+
+QEM_INLINE void vf_gather_pairs(const float *base, vi index, vf *first, vf *second)
+{
+    *first = _mm256_castpd_ps(_mm256_i32gather_pd((const void *)base, _mm256_castsi256_si128(index), 4));
+    *second = _mm256_castpd_ps(_mm256_i32gather_pd((const void *)base, _mm256_extracti128_si256(index, 1), 4));
+}
+
+/* Here "quarters" are the two halves. */
+QEM_INLINE vi vi_load_quarters(const uint8_t *base, const size_t *offset)
+{
+    const __m128i low = _mm_loadu_si128((const void *)(base + offset[0]));
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(low), _mm_loadu_si128((const void *)(base + offset[1])), 1);
+}
+
+#define TABLE_LEVELS 3
+typedef vf vtable;
+QEM_INLINE vtable vtable_load(const float *p) { return vf_load(p); }
+QEM_INLINE vf vtable_lookup(vtable table, vi index) { return _mm256_permutevar8x32_ps(table, index); }
+
+QEM_INLINE void vf_unzip(vf a, vf b, vf *left, vf *right)
+{
+    const __m256d even = _mm256_castps_pd(_mm256_shuffle_ps(a, b, 0x88)), odd = _mm256_castps_pd(_mm256_shuffle_ps(a, b, 0xdd));
+    *left = _mm256_castpd_ps(_mm256_permute4x64_pd(even, 0xd8));
+    *right = _mm256_castpd_ps(_mm256_permute4x64_pd(odd, 0xd8));
+}
+QEM_INLINE void vf_zip(vf left, vf right, vf *a, vf *b)
+{
+    const vf low = _mm256_unpacklo_ps(left, right), high = _mm256_unpackhi_ps(left, right);
+    *a = _mm256_permute2f128_ps(low, high, 0x20);
+    *b = _mm256_permute2f128_ps(low, high, 0x31);
+}
+
+QEM_INLINE vi vi_load_u16(const uint16_t *p) { return _mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)p)); }
+QEM_INLINE void vi_store_u16(uint16_t *p, vi a) /* values below 65536 */
+{
+    const vi packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(a, a), 0x08);
+    _mm_storeu_si128((void *)p, _mm256_castsi256_si128(packed));
+}
+QEM_INLINE vf vf_load_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p)); }
+QEM_INLINE void vf_store_f16(uint16_t *p, vf a)
+{
+    _mm_storeu_si128((void *)p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
+
+typedef struct vd8 {
+    __m256d low, high;
+} vd8;
+QEM_INLINE vd8 vd8_make(__m256d low, __m256d high)
+{
+    const vd8 a = { low, high };
+    return a;
+}
+QEM_INLINE vd8 vd8_from_floats(const float *p)
+{
+    return vd8_make(_mm256_cvtps_pd(_mm_loadu_ps(p)), _mm256_cvtps_pd(_mm_loadu_ps(p + 4)));
+}
+QEM_INLINE vd8 vd8_set1(double a) { return vd8_make(_mm256_set1_pd(a), _mm256_set1_pd(a)); }
+QEM_INLINE void vd8_store(double *p, vd8 a)
+{
+    _mm256_storeu_pd(p, a.low);
+    _mm256_storeu_pd(p + 4, a.high);
+}
+QEM_INLINE vd8 vd8_add(vd8 a, vd8 b) { return vd8_make(_mm256_add_pd(a.low, b.low), _mm256_add_pd(a.high, b.high)); }
+QEM_INLINE vd8 vd8_sub(vd8 a, vd8 b) { return vd8_make(_mm256_sub_pd(a.low, b.low), _mm256_sub_pd(a.high, b.high)); }
+QEM_INLINE vd8 vd8_mul(vd8 a, vd8 b) { return vd8_make(_mm256_mul_pd(a.low, b.low), _mm256_mul_pd(a.high, b.high)); }
+QEM_INLINE vd8 vd8_max(vd8 a, vd8 b) { return vd8_make(_mm256_max_pd(a.low, b.low), _mm256_max_pd(a.high, b.high)); }
+QEM_INLINE vd8 vd8_abs(vd8 a)
+{
+    const __m256d sign = _mm256_set1_pd(-0.0);
+    return vd8_make(_mm256_andnot_pd(sign, a.low), _mm256_andnot_pd(sign, a.high));
+}
+QEM_INLINE __m256d add_ratio4(__m256d sum, __m256d a, __m256d b, uint64_t *zeros)
+{
+    const __m256d usable = _mm256_cmp_pd(b, _mm256_setzero_pd(), _CMP_NEQ_OQ);
+    *zeros += 4u - (unsigned)__builtin_popcount((unsigned)_mm256_movemask_pd(usable));
+    const __m256d divisor = _mm256_blendv_pd(_mm256_set1_pd(1.0), b, usable); /* no division by 0: the host may trap it */
+    return _mm256_add_pd(sum, _mm256_and_pd(usable, _mm256_div_pd(a, divisor))); /* sum is never -0: + 0 keeps its bits */
+}
+QEM_INLINE vd8 vd8_add_ratio(vd8 sum, vd8 a, vd8 b, uint64_t *zeros)
+{
+    return vd8_make(add_ratio4(sum.low, a.low, b.low, zeros), add_ratio4(sum.high, a.high, b.high, zeros));
+}
+
+/*
+ * llrint without a conversion to 64-bit integers: v = high * 2^32 + low with |low| <= 2^31, both exact; high is an integer
+ * and high * 2^32 even, so v rounds as low does. Adding 1.5 * 2^52 rounds to an integer and leaves it in the low bits.
+ * Exact for |v| < 2^62.
+ */
+QEM_INLINE __m256i llrint4(__m256d v)
+{
+    const __m256d magic = _mm256_set1_pd(6755399441055744.0), two32 = _mm256_set1_pd(4294967296.0);
+    const __m256d high = _mm256_add_pd(_mm256_mul_pd(v, _mm256_set1_pd(1.0 / 4294967296.0)), magic);
+    const __m256d low = _mm256_sub_pd(v, _mm256_mul_pd(_mm256_sub_pd(high, magic), two32));
+    const __m256i bias = _mm256_castpd_si256(magic);
+    const __m256i high_bits = _mm256_sub_epi64(_mm256_castpd_si256(high), bias);
+    const __m256i low_bits = _mm256_sub_epi64(_mm256_castpd_si256(_mm256_add_pd(low, magic)), bias);
+    return _mm256_add_epi64(_mm256_slli_epi64(high_bits, 32), low_bits);
+}
+
+typedef __m256i vsum;
+QEM_INLINE vsum vsum_zero(void) { return _mm256_setzero_si256(); }
+QEM_INLINE vsum vsum_add_scaled(vsum sum, const float *p, vd8 scale)
+{
+    const vd8 v = vd8_mul(vd8_from_floats(p), scale);
+    return _mm256_add_epi64(sum, _mm256_add_epi64(llrint4(v.low), llrint4(v.high)));
+}
+QEM_INLINE int64_t vsum_total(vsum sum)
+{
+    uint64_t part[4]; /* unsigned: a partial sum may wrap */
+    _mm256_storeu_si256((void *)part, sum);
+    return (int64_t)(part[0] + part[1] + part[2] + part[3]);
+}
+
+#endif

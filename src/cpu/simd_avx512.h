@@ -1,0 +1,142 @@
+/*
+ * The vocabulary in which the SIMD templates are written, here for AVX-512 (F, BW, DQ, VL): 16 lanes of f32 or of 32-bit
+ * integers, masks in mask registers. simd_avx2.h has the same names for 8 lanes.
+ */
+#ifndef QEM_CPU_SIMD_AVX512_H
+#define QEM_CPU_SIMD_AVX512_H
+
+#include <immintrin.h>
+
+#include "simd_common.h"
+
+#define QEM_SIMD(name) qem_##name##_avx512
+#define LANES 16
+
+typedef __m512 vf;
+typedef __m512i vi;
+typedef __mmask16 vm;
+
+QEM_INLINE vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
+QEM_INLINE void vf_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
+QEM_INLINE vf vf_set1(float a) { return _mm512_set1_ps(a); }
+QEM_INLINE vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
+QEM_INLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
+QEM_INLINE vf vf_fmadd(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+QEM_INLINE vf vf_fnmadd(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }
+QEM_INLINE vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); } /* a < b ? a : b */
+QEM_INLINE vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); } /* a > b ? a : b */
+QEM_INLINE vm vf_lt(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+QEM_INLINE vm vf_le(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
+QEM_INLINE vm vf_eq(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+QEM_INLINE vf vf_select(vm m, vf yes, vf no) { return _mm512_mask_blend_ps(m, no, yes); }
+QEM_INLINE float vf_reduce_min(vf a) { return _mm512_reduce_min_ps(a); }
+QEM_INLINE float vf_reduce_max(vf a) { return _mm512_reduce_max_ps(a); }
+
+QEM_INLINE vi vi_load(const void *p) { return _mm512_loadu_si512(p); }
+QEM_INLINE void vi_store(void *p, vi a) { _mm512_storeu_si512(p, a); }
+QEM_INLINE vi vi_set1(uint32_t a) { return _mm512_set1_epi32((int)a); }
+QEM_INLINE vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
+QEM_INLINE vi vi_add_where(vm m, vi a, vi b) { return _mm512_mask_add_epi32(a, m, a, b); }
+QEM_INLINE vi vi_and(vi a, vi b) { return _mm512_and_si512(a, b); }
+QEM_INLINE vi vi_or(vi a, vi b) { return _mm512_or_si512(a, b); }
+QEM_INLINE vi vi_shift_right(vi a, int count) { return _mm512_srli_epi32(a, (unsigned)count); }
+QEM_INLINE vi vi_shift_right_each(vi a, vi counts) { return _mm512_srlv_epi32(a, counts); }
+QEM_INLINE vi vi_shift_left(vi a, int count) { return _mm512_slli_epi32(a, (unsigned)count); }
+QEM_INLINE vi vi_min(vi a, vi b) { return _mm512_min_epi32(a, b); }
+QEM_INLINE vm vi_gt(vi a, vi b) { return _mm512_cmpgt_epi32_mask(a, b); } /* signed */
+QEM_INLINE vm vi_eq(vi a, vi b) { return _mm512_cmpeq_epi32_mask(a, b); }
+QEM_INLINE vi vi_select(vm m, vi yes, vi no) { return _mm512_mask_blend_epi32(m, no, yes); }
+QEM_INLINE vi vi_shuffle_bytes(vi a, vi index) { return _mm512_shuffle_epi8(a, index); } /* in each 16 bytes */
+QEM_INLINE vi vf_bits(vf a) { return _mm512_castps_si512(a); }
+QEM_INLINE vf vi_float(vi a) { return _mm512_castsi512_ps(a); }
+
+QEM_INLINE uint32_t vm_bits(vm m) { return m; } /* bit i = lane i */
+QEM_INLINE vm vm_from_bits(uint32_t bits) { return (vm)bits; }
+QEM_INLINE vm vm_and(vm a, vm b) { return (vm)(a & b); }
+QEM_INLINE vm vm_or(vm a, vm b) { return (vm)(a | b); }
+
+QEM_INLINE vf vf_gather(const float *base, vi index) { return _mm512_i32gather_ps(index, base, 4); }
+QEM_INLINE vf vf_gather_where(vm m, vf otherwise, const float *base, vi index)
+{
+    return _mm512_mask_i32gather_ps(otherwise, m, index, base, 4);
+}
+
+/* LANES pairs of floats, `index` in floats. */
+QEM_INLINE void vf_gather_pairs(const float *base, vi index, vf *first, vf *second)
+{
+    *first = _mm512_castpd_ps(_mm512_i32gather_pd(_mm512_castsi512_si256(index), (const void *)base, 4));
+    *second = _mm512_castpd_ps(_mm512_i32gather_pd(_mm512_extracti64x4_epi64(index, 1), (const void *)base, 4));
+}
+
+/* Each 16-byte quarter from an address of its own: base + offset[quarter]. */
+QEM_INLINE vi vi_load_quarters(const uint8_t *base, const size_t *offset)
+{
+    __m512i a = _mm512_castsi128_si512(_mm_loadu_si128((const void *)(base + offset[0])));
+    a = _mm512_inserti32x4(a, _mm_loadu_si128((const void *)(base + offset[1])), 1);
+    a = _mm512_inserti32x4(a, _mm_loadu_si128((const void *)(base + offset[2])), 2);
+    return _mm512_inserti32x4(a, _mm_loadu_si128((const void *)(base + offset[3])), 3);
+}
+
+/* A table of 2^TABLE_LEVELS floats in registers, looked up by lane. */
+#define TABLE_LEVELS 5
+typedef struct vtable {
+    vf low, high;
+} vtable;
+QEM_INLINE vtable vtable_load(const float *p)
+{
+    const vtable table = { vf_load(p), vf_load(p + 16) };
+    return table;
+}
+QEM_INLINE vf vtable_lookup(vtable table, vi index) { return _mm512_permutex2var_ps(table.low, index, table.high); }
+
+/* 2 x 16 floats that alternate (left, right) <-> 16 left and 16 right ones. */
+QEM_INLINE void vf_unzip(vf a, vf b, vf *left, vf *right)
+{
+    const vi even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    *left = _mm512_permutex2var_ps(a, even, b);
+    *right = _mm512_permutex2var_ps(a, vi_add(even, vi_set1(1)), b);
+}
+QEM_INLINE void vf_zip(vf left, vf right, vf *a, vf *b)
+{
+    const vi low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    *a = _mm512_permutex2var_ps(left, low, right);
+    *b = _mm512_permutex2var_ps(left, vi_add(low, vi_set1(8)), right);
+}
+
+/* 16-bit elements in memory <-> lanes; f16 conversions round to nearest even. */
+QEM_INLINE vi vi_load_u16(const uint16_t *p) { return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)p)); }
+QEM_INLINE void vi_store_u16(uint16_t *p, vi a) { _mm256_storeu_si256((void *)p, _mm512_cvtepi32_epi16(a)); }
+QEM_INLINE vf vf_load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
+QEM_INLINE void vf_store_f16(uint16_t *p, vf a)
+{
+    _mm256_storeu_si256((void *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+/* Eight doubles: the lanes of the error sums (backend.h). */
+typedef __m512d vd8;
+QEM_INLINE vd8 vd8_from_floats(const float *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
+QEM_INLINE vd8 vd8_set1(double a) { return _mm512_set1_pd(a); }
+QEM_INLINE void vd8_store(double *p, vd8 a) { _mm512_storeu_pd(p, a); }
+QEM_INLINE vd8 vd8_add(vd8 a, vd8 b) { return _mm512_add_pd(a, b); }
+QEM_INLINE vd8 vd8_sub(vd8 a, vd8 b) { return _mm512_sub_pd(a, b); }
+QEM_INLINE vd8 vd8_mul(vd8 a, vd8 b) { return _mm512_mul_pd(a, b); }
+QEM_INLINE vd8 vd8_abs(vd8 a) { return _mm512_abs_pd(a); }
+QEM_INLINE vd8 vd8_max(vd8 a, vd8 b) { return _mm512_max_pd(a, b); }
+/* sum + a / b where b is not 0; *zeros counts the lanes where it is */
+QEM_INLINE vd8 vd8_add_ratio(vd8 sum, vd8 a, vd8 b, uint64_t *zeros)
+{
+    const __mmask8 usable = _mm512_cmp_pd_mask(b, _mm512_setzero_pd(), _CMP_NEQ_OQ);
+    *zeros += 8u - (unsigned)__builtin_popcount(usable);
+    return _mm512_mask_add_pd(sum, usable, sum, _mm512_maskz_div_pd(usable, a, b));
+}
+
+/* sums + llrint of 8 floats times scale, as 64-bit integers: lanes are added as they like. */
+typedef __m512i vsum;
+QEM_INLINE vsum vsum_zero(void) { return _mm512_setzero_si512(); }
+QEM_INLINE vsum vsum_add_scaled(vsum sum, const float *p, vd8 scale)
+{
+    return _mm512_add_epi64(sum, _mm512_cvtpd_epi64(_mm512_mul_pd(vd8_from_floats(p), scale)));
+}
+QEM_INLINE int64_t vsum_total(vsum sum) { return _mm512_reduce_add_epi64(sum); }
+
+#endif

@@ -1,0 +1,20 @@
+/* What the SIMD vocabularies and templates share. */
+#ifndef QEM_CPU_SIMD_COMMON_H
+#define QEM_CPU_SIMD_COMMON_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Templates depend on it: `dim` arrives as a constant, and the loops over it are gone. */
+#define QEM_INLINE static inline __attribute__((always_inline))
+
+/* Before a loop over registers: an array of vectors stays in registers only if such loops are unrolled, also at -O2. */
+#ifdef __clang__
+#define QEM_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define QEM_UNROLL _Pragma("GCC unroll 32")
+#endif
+
+#endif

@@ -1,0 +1,36 @@
+/* The SIMD variants of the kernels, one declaration each, for the tables in kernels_avx2.c and kernels_avx512.c. */
+#ifndef QEM_CPU_SIMD_KERNELS_H
+#define QEM_CPU_SIMD_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define QEM_DECLARE_SIMD_KERNELS(isa)                                                                                     \
+    void qem_nearest_##isa(const float *x, size_t ld, size_t points, uint32_t dim, const float *c, const float *h,        \
+                           size_t ldc, size_t count, uint32_t *labels);                                                   \
+    float qem_seed_step_##isa(const float *x, size_t ld, size_t points, uint32_t dim, const float *center,                \
+                              uint32_t label, float *d2, uint32_t *labels);                                               \
+    int64_t qem_fixed_sum_##isa(const float *d2, size_t points, double scale);                                            \
+    void qem_own_distance_##isa(const float *x, size_t ld, size_t points, uint32_t dim, const float *c, size_t ldc,       \
+                                const uint32_t *labels, float *d2);                                                       \
+    void qem_scalar_codes_##isa(const float *x, size_t n, const float *thresholds, size_t threshold_count,                \
+                                uint32_t *codes);                                                                         \
+    void qem_unpack_##isa(const uint8_t *stream, uint64_t first_bit, size_t n, uint32_t bits, uint32_t *codes);           \
+    void qem_lookup_##isa(const float *codebook, size_t group_stride, uint32_t dim, const uint32_t *codes, size_t n,      \
+                          float *out);                                                                                    \
+    void qem_pair_split_##isa(const float *x, size_t pairs, float *small, float *large, uint64_t *bits);                  \
+    void qem_pair_merge_##isa(const float *small, const float *large, const uint64_t *bits, size_t pairs, float *x);      \
+    void qem_add_##isa(const float *x, size_t n, float *y);                                                               \
+    int qem_f32_to_f16_##isa(const float *x, size_t n, uint16_t *out);                                                    \
+    int qem_f32_to_bf16_##isa(const float *x, size_t n, uint16_t *out);                                                   \
+    void qem_f16_to_f32_##isa(const uint16_t *x, size_t n, float *out);                                                   \
+    void qem_bf16_to_f32_##isa(const uint16_t *x, size_t n, float *out);                                                  \
+    size_t qem_find_nonfinite_##isa(const float *x, size_t n);                                                            \
+    void qem_extremes_##isa(const float *x, size_t n, float *min, float *max);                                            \
+    void qem_error_chunk_##isa(const float *x, const float *y, size_t n, double sums[3], double *max, uint64_t *zeros);   \
+    void qem_sum_chunk_##isa(const float *x, size_t n, double center, double *sum, double *squared);
+
+QEM_DECLARE_SIMD_KERNELS(avx2)
+QEM_DECLARE_SIMD_KERNELS(avx512)
+
+#endif

@@ -1,0 +1,79 @@
+/* Steps that several methods take. */
+#include <string.h>
+
+#include "../core/threshold.h"
+#include "method.h"
+
+qem_status qem_fit_problems(qem_fit *fit, uint64_t count)
+{
+    void *memory;
+    qem_release(fit->context, fit->problems);
+    fit->problems = NULL;
+    QEM_TRY(qem_allocate_zero(fit->context, count, sizeof(qem_problem), &memory));
+    fit->problems = memory;
+    fit->problem_count = count;
+    return QEM_OK;
+}
+
+qem_status qem_fit_group_problems(qem_fit *fit, uint64_t k)
+{
+    const qem_subvectors *v = &fit->points;
+    QEM_TRY(qem_fit_problems(fit, v->groups));
+    for (uint64_t g = 0; g < v->groups; g++) {
+        qem_problem *problem = &fit->problems[g];
+        problem->key = g;
+        problem->first = g;
+        problem->step = v->groups;
+        problem->count = v->rows;
+        problem->k = k;
+        problem->codebook_offset = g * k * v->dim;
+        problem->width = g + 1 == v->groups ? v->tail_dim : v->dim;
+    }
+    return QEM_OK;
+}
+
+static qem_kmeans_args kmeans_args(const qem_fit *fit)
+{
+    qem_kmeans_args args;
+    memset(&args, 0, sizeof args);
+    args.points = fit->points;
+    args.problems = fit->problems;
+    args.problem_count = fit->problem_count;
+    args.codebook_dtype = fit->recipe.codebook;
+    args.iterations = fit->recipe.iterations;
+    args.restarts = fit->recipe.restarts;
+    args.tolerance = fit->recipe.tolerance;
+    args.seed = fit->context->seed;
+    args.codebook = fit->codebook;
+    args.labels = fit->labels;
+    return args;
+}
+
+qem_status qem_fit_kmeans(qem_fit *fit)
+{
+    const qem_kmeans_args args = kmeans_args(fit);
+    return fit->backend->kmeans(fit->context, &args);
+}
+
+qem_status qem_fit_assign(qem_fit *fit)
+{
+    const qem_kmeans_args args = kmeans_args(fit);
+    return fit->backend->assign(fit->context, &args);
+}
+
+qem_status qem_fit_scalar_labels(qem_fit *fit, const float *levels, uint64_t k)
+{
+    void *memory;
+    QEM_TRY(qem_allocate(fit->context, k, sizeof(float), &memory));
+    float *thresholds = memory;
+    for (uint64_t j = 0; j + 1 < k; j++) thresholds[j] = qem_threshold(((double)levels[j] + (double)levels[j + 1]) * 0.5);
+    const qem_status status =
+        fit->backend->scalar_assign(fit->context, fit->points.x, fit->point_count, thresholds, k, fit->labels);
+    qem_release(fit->context, memory);
+    return status;
+}
+
+qem_status qem_encode_scalar(qem_fit *fit, const qem_artifact *base)
+{
+    return qem_fit_scalar_labels(fit, base->stages[0].codebook, base->stages[0].k);
+}

@@ -1,0 +1,65 @@
+/*
+ * What a method is: a row of functions over the primitives of backend.h. A method never sees a device's memory from inside,
+ * never includes another method's file (registry.h finds it), and needs no decoder of its own.
+ */
+#ifndef QEM_METHODS_METHOD_H
+#define QEM_METHODS_METHOD_H
+
+#include "../backend.h"
+
+/* A fit under way. Made by api/quantize.c, which also packs the labels and builds the artifact. */
+typedef struct qem_fit {
+    qem_context *context;
+    const qem_backend *backend;
+    qem_recipe recipe;      /* resolved: every default filled in */
+    qem_subvectors points;  /* the matrix, swapped if the recipe says so, cut by recipe.dim */
+    uint64_t point_count;   /* rows * groups */
+    uint64_t k;             /* centroids per codebook that the budget allows; partition lowers it to what is needed */
+
+    /* set by partition (vector methods) */
+    qem_problem *problems;  /* host */
+    uint64_t problem_count;
+    uint32_t *order;        /* device: sub-vector ids grouped by cell, or NULL */
+    qem_cells cells;        /* host; intervals 0 or 1: none */
+
+    /* set by fit */
+    float *codebook;        /* device, as stored (rounded to the stored type) in the layout of qem_stage */
+    uint32_t *labels;       /* device, [point_count] */
+    float scale, mean;      /* uniform grids */
+} qem_fit;
+
+typedef struct qem_method_ops {
+    qem_method id;
+    const char *name;
+    qem_codebook_kind kind;
+    uint32_t default_dim;
+    int scalar;             /* 1: dim must be 1 */
+    int power_of_two;       /* 1: k is rounded down to a power of two (a grid has no codebook that could be shorter) */
+    uint64_t most_k;
+    uint32_t default_levels;
+    int intervals;          /* 1: recipe.intervals has a meaning */
+
+    /* Vector methods: cuts the points into problems and lowers fit->k to the distinct sub-vectors there are. */
+    qem_status (*partition)(qem_fit *fit);
+    /* Codebook and labels for fit->k. */
+    qem_status (*fit)(qem_fit *fit);
+    /* Labels of new rows: the points are theirs, the codebook that of stage 0 of `base` in device memory. */
+    qem_status (*encode)(qem_fit *fit, const qem_artifact *base);
+} qem_method_ops;
+
+/* ---- what methods share (common.c) ---- */
+
+/* Problem list on the host, released with the fit. */
+qem_status qem_fit_problems(qem_fit *fit, uint64_t count);
+/* k-means over fit->problems into fit->codebook and fit->labels: the fit of every vector method. */
+qem_status qem_fit_kmeans(qem_fit *fit);
+/* Labels for fit->problems against fit->codebook. */
+qem_status qem_fit_assign(qem_fit *fit);
+/* Labels against k ascending levels: nearest, a tie goes up. `levels` is host memory. */
+qem_status qem_fit_scalar_labels(qem_fit *fit, const float *levels, uint64_t k);
+/* Encodes new rows against a scalar codebook or grid. */
+qem_status qem_encode_scalar(qem_fit *fit, const qem_artifact *base);
+/* k-means problem number g = column group g, for every group. */
+qem_status qem_fit_group_problems(qem_fit *fit, uint64_t k);
+
+#endif

@@ -1,0 +1,314 @@
+// Memory that runs out, callers who cancel, contexts in several threads: one clear status, no leak, no harm.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <functional>
+#include <set>
+#include <thread>
+
+#include "support/reference.h"
+
+using namespace qem_test;
+
+namespace {
+
+// Counts what is alive; the allocation number `fail_at` (from 1) and all later ones fail.
+struct Counter {
+    std::set<void *> alive;
+    uint64_t calls = 0, fail_at = UINT64_MAX;
+    std::thread::id thread = std::this_thread::get_id();
+    bool foreign_thread = false;
+
+    qem_allocator allocator()
+    {
+        return { [](void *user, size_t bytes) -> void * {
+                    Counter *c = static_cast<Counter *>(user);
+                    c->foreign_thread |= std::this_thread::get_id() != c->thread;
+                    if (++c->calls >= c->fail_at) return nullptr;
+                    void *memory = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+                    std::memset(memory, 0xa5, std::min<size_t>(bytes, 65536)); // nobody may count on zeros
+                    c->alive.insert(memory);
+                    return memory;
+                },
+                 [](void *user, void *memory) {
+                     Counter *c = static_cast<Counter *>(user);
+                     c->foreign_thread |= std::this_thread::get_id() != c->thread;
+                     EXPECT_EQ(c->alive.erase(memory), 1u) << "released twice or never allocated";
+                     std::free(memory);
+                 },
+                 this };
+    }
+};
+
+Options counted(Counter &counter, uint32_t threads)
+{
+    Options options = with_threads(threads);
+    options.allocator = counter.allocator();
+    return options;
+}
+
+// Runs `call` with allocation 1, 2, 3, ... failing until it succeeds.
+void exhaust(const std::function<qem_status(const Context &)> &call)
+{
+    for (uint32_t threads : { 1, 3 }) {
+        Counter counter;
+        {
+            const Context context(counted(counter, threads));
+            const size_t before = counter.alive.size();
+            uint64_t failures = 0;
+            for (;; failures++) {
+                counter.calls = 0;
+                counter.fail_at = failures + 1;
+                const qem_status status = call(context);
+                ASSERT_EQ(counter.alive.size(), before) << "leak when allocation " << failures + 1 << " fails";
+                if (status == QEM_OK) break;
+                ASSERT_EQ(status, QEM_ERR_MEMORY) << context.error();
+                ASSERT_NE(context.error().find("memory"), std::string::npos) << context.error();
+                ASSERT_LT(failures, 500u);
+            }
+            EXPECT_GT(failures, 0u);
+            EXPECT_LT(counter.calls, counter.fail_at) << "it succeeded although an allocation failed";
+        }
+        EXPECT_TRUE(counter.alive.empty());
+        EXPECT_FALSE(counter.foreign_thread) << "the allocator is called on the caller's thread alone";
+    }
+}
+
+std::vector<qem_recipe> all_recipes()
+{
+    std::vector<qem_recipe> recipes;
+    for (qem_method method : kMethods) {
+        qem_recipe recipe = recipe_k(method, 16);
+        recipe.levels = recipes.size() % 2 ? 2 : QEM_LEVELS_DEFAULT;
+        recipes.push_back(recipe);
+    }
+    for (uint32_t intervals : { 1, 2 }) {
+        qem_recipe recipe = recipe_k(QEM_METHOD_HYPERCHR, 32);
+        recipe.intervals = intervals;
+        recipe.codebook = QEM_DTYPE_F16;
+        recipe.restarts = 2;
+        recipes.push_back(recipe);
+    }
+    recipes.push_back(recipe_ratio(QEM_METHOD_HYPERCHR, 1.2)); // the default grids are tried
+    return recipes;
+}
+
+// A matrix that has to be copied, so that loading allocates too.
+qem_view strided(const Matrix &m)
+{
+    qem_view view = m.view();
+    view.cols -= 2;
+    view.row_stride = m.cols;
+    return view;
+}
+
+TEST(OutOfMemory, QuantizeAndPlan)
+{
+    const Matrix m = gaussian(80, 13, 1);
+    for (const qem_recipe &recipe : all_recipes())
+        for (const qem_view &view : { m.view(), strided(m) }) {
+            SCOPED_TRACE(qem_method_name(recipe.method));
+            exhaust([&](const Context &context) {
+                qem_artifact *artifact = nullptr;
+                const qem_status status = qem_quantize(context, &view, nullptr, &recipe, &artifact);
+                EXPECT_EQ(artifact != nullptr, status == QEM_OK);
+                qem_artifact_destroy(&artifact);
+                return status;
+            });
+            if (recipe.method == QEM_METHOD_RTN) continue; // of a borrowed matrix it plans without memory
+            exhaust([&](const Context &context) {
+                qem_plan plan = QEM_PLAN_INIT;
+                const qem_status status = qem_make_plan(context, &view, &recipe, &plan);
+                EXPECT_EQ(plan.k != 0, status == QEM_OK);
+                return status;
+            });
+        }
+}
+
+TEST(OutOfMemory, EncodeDecodeAndEvaluate)
+{
+    const Matrix m = gaussian(80, 13, 2), more = gaussian(9, 13, 3);
+    const Context maker;
+    const qem_view view = more.view(), original = m.view();
+    for (const qem_recipe &recipe : all_recipes()) {
+        SCOPED_TRACE(qem_method_name(recipe.method));
+        const Artifact base = quantize(maker, m.view(), recipe);
+        exhaust([&](const Context &context) {
+            qem_artifact *artifact = nullptr;
+            const qem_status status = qem_encode(context, base.get(), &view, nullptr, &artifact);
+            EXPECT_EQ(artifact != nullptr, status == QEM_OK);
+            qem_artifact_destroy(&artifact);
+            return status;
+        });
+        exhaust([&](const Context &context) {
+            std::vector<uint16_t> out(m.x.size());
+            return qem_dequantize(context, base.get(), 0, m.rows, QEM_DTYPE_F16, out.data(), 0);
+        });
+        exhaust([&](const Context &context) {
+            qem_metrics metrics = QEM_METRICS_INIT;
+            return qem_evaluate(context, &original, base.get(), &metrics);
+        });
+    }
+}
+
+TEST(OutOfMemory, Blocks)
+{
+    const Matrix m = gaussian(80, 13, 4);
+    for (const qem_view &view : { m.view(), strided(m) }) {
+        exhaust([&](const Context &context) {
+            std::vector<float> centroids(5 * 13);
+            std::vector<uint32_t> labels(80);
+            return qem_kmeans(context, &view, 5, nullptr, centroids.data(), labels.data(), nullptr, nullptr);
+        });
+        exhaust([&](const Context &context) {
+            std::vector<float> cuts(4 * 2);
+            return qem_quantiles(context, &view, 4, 3, cuts.data());
+        });
+        exhaust([&](const Context &context) {
+            std::vector<float> ordered(m.x.size());
+            std::vector<uint8_t> map(m.x.size());
+            const qem_status status = qem_swap_forward(context, &view, 2, ordered.data(), map.data());
+            if (status != QEM_OK) return status;
+            return qem_swap_inverse(context, ordered.data(), map.data(), view.rows, view.cols, 2, ordered.data());
+        });
+        exhaust([&](const Context &context) {
+            qem_metrics metrics = QEM_METRICS_INIT;
+            return qem_evaluate_matrix(context, &view, &view, &metrics);
+        });
+    }
+    exhaust([&](const Context &context) {
+        std::vector<float> out(200);
+        return qem_generate_synthetic(context, 10, 20, 0.1, out.data());
+    });
+}
+
+// An artifact keeps its allocator and outlives its context.
+TEST(OutOfMemory, ArtifactsOutliveTheirContext)
+{
+    Counter counter;
+    const Matrix m = gaussian(30, 9, 5);
+    std::vector<float> expected;
+    Artifact artifact;
+    {
+        const Context context(counted(counter, 1));
+        artifact = quantize(context, m.view(), recipe_k(QEM_METHOD_QET, 4));
+        expected = decode(context, artifact);
+    }
+    EXPECT_FALSE(counter.alive.empty());
+    const Context other;
+    EXPECT_EQ(decode(other, artifact), expected);
+    artifact.reset();
+    EXPECT_TRUE(counter.alive.empty());
+}
+
+// ---- cancelling ----
+
+struct Canceller {
+    int calls = 0, cancel_at = 0;
+    double last = 0.0;
+    bool sane = true;
+    std::thread::id thread = std::this_thread::get_id();
+
+    static int report(void *user, const char *phase, double fraction)
+    {
+        Canceller *c = static_cast<Canceller *>(user);
+        c->sane &= phase && *phase && fraction >= 0.0 && fraction <= 1.0 && std::this_thread::get_id() == c->thread;
+        return ++c->calls == c->cancel_at;
+    }
+};
+
+TEST(Cancel, StopsWithItsStatusAndNoLeak)
+{
+    const Matrix m = gaussian(400, 12, 6);
+    for (qem_method method : { QEM_METHOD_LLOYDMAX, QEM_METHOD_VQ, QEM_METHOD_PQ, QEM_METHOD_HYPERCHR, QEM_METHOD_QET })
+        for (uint32_t threads : { 1, 2 }) {
+            Counter counter;
+            Canceller canceller;
+            Options options = counted(counter, threads);
+            options.progress = Canceller::report;
+            options.progress_user = &canceller;
+            const Context context(options);
+            const size_t before = counter.alive.size();
+            const qem_recipe recipe = recipe_k(method, 32);
+            const qem_view view = m.view();
+            qem_artifact *artifact = nullptr;
+            ASSERT_EQ(qem_quantize(context, &view, nullptr, &recipe, &artifact), QEM_OK);
+            qem_artifact_destroy(&artifact);
+            const int calls = canceller.calls;
+            EXPECT_GE(calls, 2) << qem_method_name(method) << ": at least the beginning and the end are reported";
+            EXPECT_TRUE(canceller.sane);
+            for (int at : { 1, calls }) {
+                canceller.calls = 0;
+                canceller.cancel_at = at;
+                EXPECT_EQ(qem_quantize(context, &view, nullptr, &recipe, &artifact), QEM_ERR_CANCELLED) << qem_method_name(method);
+                EXPECT_EQ(artifact, nullptr);
+                EXPECT_FALSE(context.error().empty());
+                EXPECT_EQ(counter.alive.size(), before);
+            }
+        }
+}
+
+TEST(Cancel, KmeansLeavesItsOutputsAlone)
+{
+    const Matrix m = gaussian(400, 4, 7);
+    for (int at : { 1, 2 }) {
+        Canceller canceller;
+        canceller.cancel_at = at;
+        Options options;
+        options.progress = Canceller::report;
+        options.progress_user = &canceller;
+        const Context context(options);
+        const qem_view view = m.view();
+        std::vector<float> centroids(32, 7.0f);
+        std::vector<uint32_t> labels(400, 7);
+        uint64_t used = 7;
+        double objective = 7.0;
+        EXPECT_EQ(qem_kmeans(context, &view, 8, nullptr, centroids.data(), labels.data(), &used, &objective), QEM_ERR_CANCELLED);
+        EXPECT_EQ(centroids, std::vector<float>(32, 7.0f));
+        EXPECT_EQ(labels, std::vector<uint32_t>(400, 7));
+        EXPECT_EQ(used, 7u);
+        EXPECT_EQ(objective, 7.0);
+    }
+}
+
+// ---- threads of the caller ----
+
+TEST(Sharing, TwoContextsUseOneArtifactAtTheSameTime)
+{
+    const Matrix m = gaussian(300, 21, 8), more = gaussian(40, 21, 9);
+    const Context maker;
+    for (qem_method method : { QEM_METHOD_HYPERCHR, QEM_METHOD_QET }) {
+        const Artifact artifact = quantize(maker, m.view(), recipe_k(method, 32));
+        const std::vector<float> expected = decode(maker, artifact);
+        const auto encoded = parts_of(encode(maker, artifact, more.view()));
+        std::atomic<int> wrong{ 0 };
+        const auto work = [&] {
+            const Context context(with_threads(2));
+            for (int round = 0; round < 20; round++) {
+                if (decode(context, artifact) != expected) wrong++;
+                if (parts_of(encode(context, artifact, more.view())) != encoded) wrong++;
+                qem_metrics metrics = QEM_METRICS_INIT;
+                const qem_view view = m.view();
+                if (qem_evaluate(context, &view, artifact.get(), &metrics) != QEM_OK) wrong++;
+                if (metrics.mse != query(artifact).metrics.mse) wrong++;
+            }
+        };
+        std::thread one(work), two(work);
+        one.join();
+        two.join();
+        EXPECT_EQ(wrong, 0);
+    }
+}
+
+TEST(Sharing, ErrorsStayInTheirOwnContext)
+{
+    const Context a, b;
+    const qem_recipe recipe = recipe_ratio(QEM_METHOD_PQ, 2.0);
+    EXPECT_EQ(qem_make_plan(a, nullptr, &recipe, nullptr), QEM_ERR_ARGUMENT);
+    EXPECT_FALSE(a.error().empty());
+    EXPECT_TRUE(b.error().empty());
+}
+
+} // namespace

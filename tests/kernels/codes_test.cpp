@@ -1,0 +1,81 @@
+// scalar_codes(), unpack(), lookup().
+#include "kernels_test.h"
+
+#include <algorithm>
+#include <cmath>
+
+using namespace qem_test;
+
+namespace {
+
+class Codes : public KernelTest {};
+
+TEST_P(Codes, ScalarCodesAreTheNumberOfThresholdsNotAbove)
+{
+    for (size_t count : { 0, 1, 2, 3, 5, 7, 8, 14, 15, 16, 17, 30, 31, 32, 33, 63, 64, 100, 255, 256, 1000, 4095, 70000 })
+        for (Pattern pattern : all_patterns)
+            for (size_t n : { size_t(0), size_t(1), size_t(15), size_t(33), 100 + below(random, 64) }) {
+                std::vector<float> thresholds(count), x(n + 1);
+                fill(random, pattern, thresholds.data(), count);
+                std::sort(thresholds.begin(), thresholds.end());
+                fill(random, below(random, 2) ? pattern : Pattern::normal, x.data(), x.size());
+                for (size_t i = 0; i < n && count > 0; i += 3) x[1 + i] = thresholds[below(random, count)]; // hits one exactly
+                if (n > 1) x[1 + below(random, n)] = below(random, 2) ? INFINITY : -INFINITY;
+                Output<uint32_t> expected(n, 1), actual(n, 1);
+                for (size_t i = 0; i < n; i++)
+                    expected[i] = static_cast<uint32_t>(std::upper_bound(thresholds.begin(), thresholds.end(), x[1 + i]) -
+                                                        thresholds.begin());
+                simd->scalar_codes(x.data() + 1, n, thresholds.data(), count, actual.data());
+                ASSERT_TRUE(same_output(expected, actual)) << name_of(pattern) << ", " << count << " thresholds, n " << n;
+                scalar->scalar_codes(x.data() + 1, n, thresholds.data(), count, actual.data());
+                ASSERT_TRUE(same_output(expected, actual)) << "scalar, " << name_of(pattern) << ", " << count << ", n " << n;
+            }
+}
+
+TEST_P(Codes, UnpackReadsAtMost16BytesPastTheStream)
+{
+    for (uint32_t bits = 1; bits <= 24; bits++)
+        for (int round = 0; round < 40; round++) {
+            const size_t n = round < 20 ? static_cast<size_t>(round) : below(random, 300);
+            const uint64_t first_bit = below(random, 100);
+            std::vector<uint8_t> stream((first_bit + n * bits + 7) / 8 + 16);
+            for (uint8_t &byte : stream) byte = static_cast<uint8_t>(random());
+            Output<uint32_t> expected(n, 1), actual(n, 1);
+            scalar->unpack(stream.data(), first_bit, n, bits, expected.data());
+            simd->unpack(stream.data(), first_bit, n, bits, actual.data());
+            ASSERT_TRUE(same_output(expected, actual)) << bits << " bits, first " << first_bit << ", n " << n;
+        }
+}
+
+TEST_P(Codes, UnpackFarInALongStream)
+{
+    const uint64_t first_bit = (uint64_t(1) << 32) + 5;
+    std::vector<uint8_t> stream(first_bit / 8 + 200);
+    for (size_t i = stream.size() - 250; i < stream.size(); i++) stream[i] = static_cast<uint8_t>(random());
+    Output<uint32_t> expected(70), actual(70);
+    scalar->unpack(stream.data(), first_bit, 70, 17, expected.data());
+    simd->unpack(stream.data(), first_bit, 70, 17, actual.data());
+    ASSERT_TRUE(same_output(expected, actual));
+}
+
+TEST_P(Codes, Lookup)
+{
+    for (uint32_t dim : { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 24, 31, 32, 64, 100 })
+        for (size_t n : { 0, 1, 2, 7, 15, 16, 17, 31, 33, 70, 200 })
+            for (bool shared : { true, false }) {
+                const size_t k = 1 + below(random, 40), stride = shared ? 0 : k * dim;
+                std::vector<float> codebook(shared ? k * dim : std::max<size_t>(n, 1) * k * dim);
+                fill_bits(random, codebook.data(), codebook.size()); // floats move bit by bit
+                std::vector<uint32_t> codes(n);
+                for (uint32_t &code : codes) code = static_cast<uint32_t>(below(random, k));
+                if (n > 0) codes[n - 1] = static_cast<uint32_t>(k - 1);
+                Output<float> expected(n * dim, 1), actual(n * dim, 1);
+                scalar->lookup(codebook.data(), stride, dim, codes.data(), n, expected.data());
+                simd->lookup(codebook.data(), stride, dim, codes.data(), n, actual.data());
+                ASSERT_TRUE(same_output(expected, actual)) << "dim " << dim << ", n " << n << (shared ? ", shared" : ", groups");
+            }
+}
+
+QEM_KERNEL_TESTS(Codes);
+
+} // namespace
