@@ -15,9 +15,11 @@
 #include <qem/qem.h>
 
 #include "../core/context.h"
+#include "tiles.h"
 
 #define QEM_POINT_PAD 64
 #define QEM_CENTROID_PAD 32
+#define QEM_SEED_BLOCK 1024 /* points whose D^2 are summed together before the draw looks inside; multiple of 64 */
 
 typedef struct qem_cpu_kernels {
     /* labels[i] = the j < count with the least score, ties to the lowest j; i in 0 .. points-1 (a multiple of
@@ -76,6 +78,21 @@ typedef struct qem_cpu_kernels {
 
     /* One chunk of sums of x - center and (x - center)^2 in the same lanes: d = (double)x - center; s += d; q += d*d. */
     void (*sum_chunk)(const float *x, size_t n, double center, double *sum, double *squared);
+
+    /* Pruned seed_step and nearest on points in k-d order, dim <= QEM_MOST_PRUNED_DIM; same results to the bit (tiles.h says
+     * why). `lanes` points make a tile; 0 and NULL where there is none (scalar). */
+    uint32_t lanes;
+
+    /* seed_step for all tiles; block_sums[order[i] / QEM_SEED_BLOCK] follows the changes of llrint(d2[i] * scale). */
+    float (*seed_tiles)(const qem_tiles *tiles, const float *x, size_t ld, uint32_t dim, const float *center, uint32_t label,
+                        float *d2, uint32_t *labels, const uint32_t *order, int64_t *block_sums, double scale);
+
+    /* nearest for tiles first, first + step, ... < last; previous[] holds any valid labels, good ones make it fast; c, ldc as in
+     * nearest, the tree holds the same centroids. candidates: room for a number of each centroid and lanes more. Returns the
+     * number of candidates that were looked at, by tile. */
+    uint64_t (*nearest_tiles)(const qem_centroid_tree *tree, const qem_tiles *tiles, const float *x, size_t ld, uint32_t dim,
+                              const float *c, size_t ldc, const uint32_t *previous, uint32_t *labels, size_t first, size_t last,
+                              size_t step, uint32_t *candidates);
 } qem_cpu_kernels;
 
 /* Each file fills in what it does better; scalar first, then upward. */

@@ -22,4 +22,7 @@ void qem_kernels_avx2(qem_cpu_kernels *kernels)
     kernels->extremes = qem_extremes_avx2;
     kernels->error_chunk = qem_error_chunk_avx2;
     kernels->sum_chunk = qem_sum_chunk_avx2;
+    kernels->lanes = 8;
+    kernels->seed_tiles = qem_seed_tiles_avx2;
+    kernels->nearest_tiles = qem_nearest_tiles_avx2;
 }

@@ -1,7 +1,6 @@
 /*
  * Many k-means problems in one call. Small ones run side by side, one thread each; one that is a large part of the work is
- * given all threads. The brute-force assignment lies behind qem_work_assign and the seeding behind qem_work_seed, so an
- * exact pruned search can take their place.
+ * given all threads. Seeding and assignment are exact in any case; kmeans_prune.c makes them fast in few dimensions.
  */
 #include "kmeans.h"
 
@@ -73,6 +72,7 @@ static void lloyd(kmeans_job *job, qem_work *work, uint32_t restart, uint32_t th
     double before = INFINITY;
     int done = args->iterations == 0;
     qem_work_seed(work, args->seed, restart);
+    if (work->lanes) qem_prune_centroids(work);
     for (uint32_t pass = 1; pass <= args->iterations && !done && !stopped(job); pass++) {
         qem_work_update(work);
         if (pass == args->iterations) break;
@@ -132,7 +132,7 @@ static qem_status run_wide(kmeans_job *job, uint64_t number)
 {
     void *scratch;
     const uint32_t threads = job->context->threads;
-    QEM_TRY(qem_allocate(job->context, qem_work_bytes(&job->args->points, &job->args->problems[number], threads), 1, &scratch));
+    QEM_TRY(qem_allocate(job->context, qem_work_bytes(qem_kernels(job->context), &job->args->points, &job->args->problems[number], threads), 1, &scratch));
     run_problem(job, number, threads, scratch, 0);
     qem_release(job->context, scratch);
     return QEM_OK;
@@ -142,7 +142,7 @@ static qem_status run_all_narrow(kmeans_job *job, uint64_t narrow_count)
 {
     void *scratch;
     for (uint64_t i = 0; i < narrow_count; i++) {
-        const uint64_t bytes = qem_work_bytes(&job->args->points, &job->args->problems[job->narrow[i]], 1);
+        const uint64_t bytes = qem_work_bytes(qem_kernels(job->context), &job->args->points, &job->args->problems[job->narrow[i]], 1);
         if (bytes > job->scratch_bytes) job->scratch_bytes = bytes;
     }
     const uint32_t threads = narrow_count < job->context->threads ? (uint32_t)narrow_count : job->context->threads;
@@ -218,6 +218,7 @@ static void assign_problem(const assign_job *job, uint64_t number, uint32_t thre
     qem_work work;
     if (problem->count == 0) return;
     qem_work_init(&work, qem_kernels(job->context), &args->points, problem, threads, scratch);
+    work.lanes = 0; /* no labels to start from, so brute force */
     codebook_frame(&work, args->codebook + problem->codebook_offset);
     qem_work_gather_scaled(&work);
     (void)qem_work_assign(&work);
@@ -236,7 +237,7 @@ qem_status qem_cpu_assign(qem_context *context, const qem_kmeans_args *args)
     const int wide = args->problem_count < context->threads;
     void *scratch;
     for (uint64_t i = 0; i < args->problem_count; i++) {
-        const uint64_t bytes = qem_work_bytes(&args->points, &args->problems[i], wide ? context->threads : 1);
+        const uint64_t bytes = qem_work_bytes(qem_kernels(context), &args->points, &args->problems[i], wide ? context->threads : 1);
         if (bytes > job.scratch_bytes) job.scratch_bytes = bytes;
     }
     QEM_TRY(qem_allocate(context, wide ? 1 : context->threads, job.scratch_bytes, &scratch));

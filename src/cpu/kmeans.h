@@ -12,7 +12,6 @@
 #include "../backend.h"
 #include "kernels.h"
 
-#define QEM_SEED_BLOCK 1024   /* points whose D^2 are summed together before the draw looks inside; multiple of 64 */
 #define QEM_PIECE 16384       /* points a thread takes at once; multiple of QEM_SEED_BLOCK */
 #define QEM_CLAMP 1125899906842624.0f /* 2^50: bound of scaled values that a stored codebook may have far from its points */
 
@@ -46,10 +45,19 @@ typedef struct qem_work {
     double *mean;            /* [width] */
     float *center;           /* [width], the seed just drawn */
     int exponent;
+
+    /* exact pruning (kmeans_prune.c); only without tail points */
+    uint32_t lanes;          /* 0: brute force */
+    uint32_t *order;         /* [count] point at a place of segment 0, which is in k-d order */
+    qem_tiles tiles;
+    qem_centroid_tree tree;
+    uint32_t *candidates;    /* [threads][k + 2 * lanes] */
+    int brute;               /* 1: pruning has been found not to pay in this problem's assignments */
 } qem_work;
 
 /* Bytes of scratch for a problem, and the pointers into it (memory aligned to 64). */
-uint64_t qem_work_bytes(const qem_subvectors *points, const qem_problem *problem, uint32_t threads);
+uint64_t qem_work_bytes(const qem_cpu_kernels *kernels, const qem_subvectors *points, const qem_problem *problem,
+                        uint32_t threads);
 void qem_work_init(qem_work *work, const qem_cpu_kernels *kernels, const qem_subvectors *points, const qem_problem *problem,
                    uint32_t threads, void *memory);
 
@@ -63,6 +71,19 @@ void qem_work_scatter(const qem_work *work, uint32_t *labels);
 /* Scaled value of a stored component, and back. */
 float qem_work_scaled(const qem_work *work, uint32_t p, float stored);
 float qem_work_stored(const qem_work *work, uint32_t p, float scaled);
+
+/* Is it worth while to order the points of such a problem? */
+int qem_prune_wanted(const qem_cpu_kernels *kernels, uint32_t dim, uint64_t count, uint64_t k);
+/* Puts the points in k-d order and fits the boxes. scratch: count * (dim + 1) words. */
+void qem_prune_points(qem_work *work, uint32_t *scratch);
+/* inverse[t] = place of point t. */
+void qem_prune_inverse(const qem_work *work, uint32_t *inverse);
+/* Largest D^2 of every tile, after the first step of the seeding. */
+void qem_prune_seed_begin(qem_work *work);
+/* Orders the centroids; once after the seeding. */
+void qem_prune_centroids(qem_work *work);
+/* The labels of segment 0 from `previous`, or 0 if brute force is cheaper. c and h are those of now. */
+int qem_prune_assign(qem_work *work);
 
 /* k-means++; sets work->k to the centroids really drawn, c, only_tail, and labels by nearest seed. */
 void qem_work_seed(qem_work *work, uint64_t seed, uint32_t restart);

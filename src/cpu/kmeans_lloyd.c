@@ -63,6 +63,10 @@ int qem_work_assign(qem_work *work)
         segment->previous = previous;
         job.segment = segment;
         job.which = s;
+        if (s == 0 && work->lanes && qem_prune_assign(work)) {
+            job.changed |= memcmp(segment->labels, segment->previous, (size_t)segment->count * sizeof(uint32_t)) != 0;
+            continue;
+        }
         qem_parallel_for(work->threads, segment->padded, ASSIGN_PIECE, assign_piece, &job);
     }
     return job.changed;
@@ -131,7 +135,7 @@ static uint64_t farthest_points(const qem_work *work, uint64_t *heap, uint64_t w
     uint64_t size = 0, index = 0;
     for (int s = 0; s < 2; s++)
         for (uint64_t i = 0; i < work->segment[s].count; i++, index++) {
-            const uint64_t key = far_key(work->segment[s].d2[i], index);
+            const uint64_t key = far_key(work->segment[s].d2[i], work->lanes ? work->order[i] : index);
             if (size < wanted) {
                 heap[size++] = key;
                 if (size == wanted)
@@ -172,6 +176,8 @@ static void repair_empty(qem_work *work)
     uint64_t *heap = (uint64_t *)work->sums; /* free at this time, and k*width entries long */
     const uint64_t size = farthest_points(work, heap, empty);
     sort_heap(heap, size);
+    uint32_t *place = work->segment[0].previous; /* free until the next assignment */
+    if (work->lanes) qem_prune_inverse(work, place);
     uint64_t next = 0;
     for (uint64_t j = 0; j < work->k && next < size; j++) {
         if (members(work, j)) continue;
@@ -180,6 +186,7 @@ static void repair_empty(qem_work *work)
         uint64_t index = 0xffffffffu - (uint32_t)key;
         const int s = index >= work->segment[0].count;
         if (s) index -= work->segment[0].count;
+        if (work->lanes) index = place[index];
         uint32_t *label = &work->segment[s].labels[index];
         work->counts[s][*label]--;
         work->counts[s][j]++;

@@ -39,18 +39,52 @@ static uint64_t count_tail(const qem_subvectors *v, const qem_problem *problem)
     return count;
 }
 
+static void layout_boxes(qem_boxes *box, uint64_t count, uint32_t dim, uint32_t lanes, arena *a)
+{
+    qem_boxes_size(box, (size_t)count, lanes);
+    box->low = take(a, (uint64_t)box->ld * dim, sizeof(float));
+    box->high = take(a, (uint64_t)box->ld * dim, sizeof(float));
+    box->super_low = take(a, (uint64_t)box->super_ld * dim, sizeof(float));
+    box->super_high = take(a, (uint64_t)box->super_ld * dim, sizeof(float));
+}
+
+static void layout_pruning(qem_work *work, arena *a)
+{
+    const uint64_t k = work->problem->k;
+    const uint32_t lanes = work->lanes, dim = work->width;
+    qem_tiles *tiles = &work->tiles;
+    qem_centroid_tree *tree = &work->tree;
+    work->order = take(a, work->count, sizeof(uint32_t));
+    layout_boxes(&tiles->box, work->count, dim, lanes, a);
+    tiles->most = take(a, tiles->box.ld, sizeof(float));
+    tiles->super_most = take(a, tiles->box.super_ld, sizeof(float));
+    tiles->square = take(a, tiles->box.ld, sizeof(float));
+    layout_boxes(&tree->box, k, dim, lanes, a);
+    tree->ld = tree->box.ld * lanes; /* the boxes in the padding have places too */
+    tree->c = take(a, (uint64_t)tree->ld * dim, sizeof(float));
+    tree->h = take(a, tree->ld, sizeof(float));
+    tree->index = take(a, tree->ld, sizeof(uint32_t));
+    work->candidates = take(a, work->threads * (k + 2 * lanes), sizeof(uint32_t));
+}
+
 static void layout(qem_work *work, arena *a)
 {
     const qem_problem *problem = work->problem;
     const uint64_t k = problem->k;
     uint64_t blocks = 0;
+    size_t scratch_begin = 0;
     for (int s = 0; s < 2; s++) {
         qem_segment *segment = &work->segment[s];
         segment->padded = round_up(segment->count, QEM_POINT_PAD);
         segment->x = take(a, (uint64_t)segment->padded * segment->dim, sizeof(float));
+        if (s == 0) scratch_begin = a->used;
         segment->d2 = take(a, segment->padded, sizeof(float));
         segment->labels = take(a, segment->padded, sizeof(uint32_t));
         segment->previous = take(a, segment->padded, sizeof(uint32_t));
+        if (s == 0 && work->lanes) { /* ordering the points borrows this memory, and needs some more for dim > 2 */
+            const size_t need = scratch_begin + round_up(segment->count * (segment->dim + 1), 64) * sizeof(uint32_t);
+            if (a->used < need) a->used = need;
+        }
         blocks += (segment->padded + QEM_SEED_BLOCK - 1) / QEM_SEED_BLOCK;
     }
     work->ldc = round_up(k, QEM_CENTROID_PAD);
@@ -65,9 +99,11 @@ static void layout(qem_work *work, arena *a)
     work->block_max = take(a, blocks, sizeof(float));
     work->mean = take(a, work->width, sizeof(double));
     work->center = take(a, work->width, sizeof(float));
+    if (work->lanes) layout_pruning(work, a);
 }
 
-static void describe(qem_work *work, const qem_subvectors *points, const qem_problem *problem, uint32_t threads)
+static void describe(qem_work *work, const qem_cpu_kernels *kernels, const qem_subvectors *points,
+                     const qem_problem *problem, uint32_t threads)
 {
     memset(work, 0, sizeof *work);
     work->points = points;
@@ -79,13 +115,17 @@ static void describe(qem_work *work, const qem_subvectors *points, const qem_pro
     work->segment[0].count = problem->count - work->segment[1].count;
     work->segment[0].dim = problem->width;
     work->segment[1].dim = points->tail_dim;
+    work->kernels = kernels;
+    if (work->segment[1].count == 0 && qem_prune_wanted(kernels, work->width, work->count, problem->k))
+        work->lanes = kernels->lanes;
 }
 
-uint64_t qem_work_bytes(const qem_subvectors *points, const qem_problem *problem, uint32_t threads)
+uint64_t qem_work_bytes(const qem_cpu_kernels *kernels, const qem_subvectors *points, const qem_problem *problem,
+                        uint32_t threads)
 {
     qem_work work;
     arena a = { NULL, 0 };
-    describe(&work, points, problem, threads);
+    describe(&work, kernels, points, problem, threads);
     layout(&work, &a);
     return a.used;
 }
@@ -94,9 +134,8 @@ void qem_work_init(qem_work *work, const qem_cpu_kernels *kernels, const qem_sub
                    uint32_t threads, void *memory)
 {
     arena a = { memory, 0 };
-    describe(work, points, problem, threads);
+    describe(work, kernels, points, problem, threads);
     layout(work, &a);
-    work->kernels = kernels;
 }
 
 /* ---- gathering ---- */
@@ -210,6 +249,7 @@ void qem_work_gather(qem_work *work)
     gather(work);
     find_means(work);
     centre_and_scale(work);
+    if (work->lanes) qem_prune_points(work, (uint32_t *)work->segment[0].d2);
 }
 
 void qem_work_gather_scaled(qem_work *work)
@@ -227,6 +267,11 @@ void qem_work_gather_scaled(qem_work *work)
 void qem_work_scatter(const qem_work *work, uint32_t *labels)
 {
     uint64_t read[2] = { 0, 0 };
+    if (work->lanes) { /* no tail: point t of the problem is point t of the segment */
+        for (uint64_t i = 0; i < work->count; i++)
+            labels[qem_problem_id(work->problem, work->order[i])] = work->problem->label_base + work->segment[0].labels[i];
+        return;
+    }
     const int both = work->segment[1].count > 0;
     for (uint64_t t = 0; t < work->problem->count; t++) {
         const uint32_t id = qem_problem_id(work->problem, t);

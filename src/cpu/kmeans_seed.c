@@ -11,6 +11,10 @@
 #include "kmeans.h"
 #include "parallel.h"
 
+/* Points a thread takes at once. A step is short, and there is one for each centre: only many points are worth the threads'
+ * waiting for each other. Multiple of QEM_SEED_BLOCK. */
+#define PIECE 131072
+
 typedef struct seed_job {
     qem_work *work;
     qem_segment *segment;
@@ -52,8 +56,8 @@ static float step(qem_work *work, uint32_t label)
     float largest = 0.0f;
     for (int s = 0; s < 2; s++) {
         job.segment = &work->segment[s];
-        qem_parallel_for(work->threads, job.segment->padded, QEM_PIECE, step_piece, &job);
-        for (uint64_t i = 0; i < job.segment->padded; i += QEM_PIECE) {
+        qem_parallel_for(work->threads, job.segment->padded, PIECE, step_piece, &job);
+        for (uint64_t i = 0; i < job.segment->padded; i += PIECE) {
             const float here = work->block_max[job.first_block + i / QEM_SEED_BLOCK];
             largest = here > largest ? here : largest;
         }
@@ -69,12 +73,18 @@ static int64_t sum_blocks(qem_work *work, double scale)
     int64_t total = 0;
     for (int s = 0; s < 2; s++) {
         job.segment = &work->segment[s];
-        qem_parallel_for(work->threads, job.segment->padded, QEM_PIECE, sum_piece, &job);
+        qem_parallel_for(work->threads, job.segment->padded, PIECE, sum_piece, &job);
         const uint64_t blocks = block_count(job.segment);
         for (uint64_t b = 0; b < blocks; b++) total += work->block_sums[job.first_block + b];
         job.first_block += blocks;
     }
     return total;
+}
+
+/* Place of point number `index` of a segment; with pruning `previous` holds the places while the seeding lasts. */
+static uint64_t place_of(const qem_work *work, int s, uint64_t index)
+{
+    return work->lanes ? work->segment[s].previous[index] : index;
 }
 
 /* The first point whose prefix sum exceeds `target` < total: segment and index. */
@@ -92,7 +102,7 @@ static void find_draw(const qem_work *work, double scale, int64_t target, int *s
             }
             uint64_t i = b * QEM_SEED_BLOCK;
             for (;; i++) {
-                const int64_t d2 = llrint((double)segment->d2[i] * scale);
+                const int64_t d2 = llrint((double)segment->d2[place_of(work, s, i)] * scale);
                 if (target < d2) break;
                 target -= d2;
             }
@@ -108,8 +118,9 @@ static void find_draw(const qem_work *work, double scale, int64_t target, int *s
 static void take_center(qem_work *work, uint64_t j, int s, uint64_t index)
 {
     const qem_segment *segment = &work->segment[s];
+    const uint64_t place = place_of(work, s, index);
     for (uint32_t p = 0; p < work->width; p++) {
-        work->center[p] = p < segment->dim ? segment->x[p * segment->padded + index] : qem_work_scaled(work, p, 0.0f);
+        work->center[p] = p < segment->dim ? segment->x[p * segment->padded + place] : qem_work_scaled(work, p, 0.0f);
         work->c[p * work->ldc + j] = work->center[p];
     }
     work->only_tail[j] = segment->dim < work->width;
@@ -121,28 +132,70 @@ static void start(qem_work *work)
         qem_segment *segment = &work->segment[s];
         for (uint64_t i = 0; i < segment->count; i++) segment->d2[i] = INFINITY;
         for (uint64_t i = segment->count; i < segment->padded; i++) segment->d2[i] = 0.0f;
-        memset(segment->labels, 0, segment->padded * sizeof(uint32_t));
+        memset(segment->labels, 0, segment->padded * sizeof(uint32_t)); /* the padding is looked up too */
+        memset(segment->previous, 0, segment->padded * sizeof(uint32_t));
     }
+}
+
+/* Sums of D^2 by block of former places, for the pruned steps. */
+static int64_t sum_blocks_by_order(qem_work *work, double scale)
+{
+    const qem_segment *segment = &work->segment[0];
+    const uint64_t blocks = block_count(segment);
+    int64_t total = 0;
+    memset(work->block_sums, 0, (size_t)blocks * sizeof(int64_t));
+    for (uint64_t i = 0; i < segment->count; i++)
+        work->block_sums[work->order[i] / QEM_SEED_BLOCK] += llrint((double)segment->d2[i] * scale);
+    for (uint64_t b = 0; b < blocks; b++) total += work->block_sums[b];
+    return total;
+}
+
+static int64_t total_of(const qem_work *work)
+{
+    const uint64_t blocks = block_count(&work->segment[0]);
+    int64_t total = 0;
+    for (uint64_t b = 0; b < blocks; b++) total += work->block_sums[b];
+    return total;
+}
+
+/* The D^2 of one more centre and their sums. Returns the total, 0 when every point is a centre; *scale is that of the sums. */
+static int64_t advance(qem_work *work, uint32_t label, int *shift)
+{
+    qem_segment *segment = &work->segment[0];
+    const int pruned = work->lanes && label > 0;
+    float largest;
+    if (pruned)
+        largest = work->kernels->seed_tiles(&work->tiles, segment->x, segment->padded, segment->dim, work->center, label,
+                                            segment->d2, segment->labels, work->order, work->block_sums, ldexp(1.0, *shift));
+    else
+        largest = step(work, label);
+    if (work->lanes && label == 0) qem_prune_seed_begin(work);
+    if (!(largest > 0.0f)) return 0; /* every point is a centre already */
+    const int now = qem_fixed_shift(work->count, largest);
+    const int same = now == *shift;
+    *shift = now;
+    if (pruned && same) return total_of(work);
+    return work->lanes ? sum_blocks_by_order(work, ldexp(1.0, now)) : sum_blocks(work, ldexp(1.0, now));
 }
 
 void qem_work_seed(qem_work *work, uint64_t seed, uint32_t restart)
 {
     const uint64_t key = work->problem->key;
+    int shift = 0;
     start(work);
+    if (work->lanes) qem_prune_inverse(work, work->segment[0].previous);
     uint64_t first = qem_random_below(qem_random_u64(seed, key, 0, restart), work->count);
     int s = first >= work->segment[0].count;
     take_center(work, 0, s, s ? first - work->segment[0].count : first);
     work->k = 1;
     for (uint64_t j = 1; j < work->problem->k; j++) {
-        const float largest = step(work, (uint32_t)(j - 1));
-        if (!(largest > 0.0f)) return; /* every point is a centre already */
-        const double scale = ldexp(1.0, qem_fixed_shift(work->count, largest));
-        const int64_t total = sum_blocks(work, scale);
+        const int64_t total = advance(work, (uint32_t)(j - 1), &shift);
+        if (total == 0) return;
         const uint64_t random = qem_random_u64(seed, key, (uint32_t)j, restart);
         uint64_t index = 0;
-        find_draw(work, scale, (int64_t)qem_random_below(random, (uint64_t)total), &s, &index);
+        find_draw(work, ldexp(1.0, shift), (int64_t)qem_random_below(random, (uint64_t)total), &s, &index);
         take_center(work, j, s, index);
         work->k = j + 1;
     }
-    (void)step(work, (uint32_t)(work->k - 1));
+    (void)advance(work, (uint32_t)(work->k - 1), &shift);
 }

@@ -158,7 +158,7 @@ QEM_INLINE void scan_chunk(points_at points, centroids_at centroids, uint32_t di
     store_best(&tile, best, where);
 }
 
-/* The first centroid of a grain whose score of one point is `best`. */
+/* The first centroid of a grain whose score of one point is `best`; 0 in grain 0 if all scores are +inf. */
 QEM_INLINE uint32_t find_in_grain(points_at point, centroids_at centroids, uint32_t dim, uint32_t grain, const float *best)
 {
     const int vectors = (int)grain / LANES;
@@ -170,7 +170,7 @@ QEM_INLINE uint32_t find_in_grain(points_at point, centroids_at centroids, uint3
         QEM_UNROLL
         for (int v = 0; v < vectors; v++) s[v] = vf_fnmadd(component, vf_load(centroids.c + p * centroids.ldc + v * LANES), s[v]);
     }
-    uint32_t equal = 1u << (BLOCK - 1); /* never 0, whatever comes in */
+    uint32_t equal = 1u << (grain - 1); /* never 0, so that even a NaN gives a label in range */
     QEM_UNROLL
     for (int v = 0; v < vectors; v++) equal |= vm_bits(vf_eq(s[v], vf_set1(*best))) << (v * LANES);
     return (uint32_t)__builtin_ctz(equal);
@@ -182,10 +182,6 @@ QEM_INLINE void resolve(points_at points, centroids_at centroids, uint32_t dim, 
     for (size_t i = 0; i < size; i++) {
         const uint32_t first = labels[i] * grain;
         labels[i] = first + find_in_grain(points_from(points, i), centroids_from(centroids, first), dim, grain, best + i);
-    }
-    for (size_t i = 0; i < size; i += LANES) { /* where nothing was below +inf the label is 0 */
-        const vm found = vf_lt(vf_load(best + i), vf_set1(INFINITY));
-        vi_store(labels + i, vi_select(found, vi_load(labels + i), vi_set1(0)));
     }
 }
 

@@ -70,6 +70,17 @@ QEM_INLINE float vf_reduce_max(vf a)
     return _mm_cvtss_f32(_mm_max_ss(m, _mm_shuffle_ps(m, m, 1)));
 }
 
+QEM_INLINE vi vi_iota(void) { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
+/* The lanes of the mask to p, side by side; up to LANES elements may be written. Returns how many count. */
+QEM_INLINE size_t vi_compress_store(uint32_t *p, vm m, vi a)
+{
+    uint32_t lane[LANES], bits = vm_bits(m);
+    size_t count = 0;
+    _mm256_storeu_si256((void *)lane, a);
+    for (; bits; bits &= bits - 1) p[count++] = lane[__builtin_ctz(bits)];
+    return count;
+}
+
 QEM_INLINE vf vf_gather(const float *base, vi index) { return _mm256_i32gather_ps(base, index, 4); }
 QEM_INLINE vf vf_gather_where(vm m, vf otherwise, const float *base, vi index)
 {

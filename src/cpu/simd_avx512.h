@@ -68,6 +68,14 @@ QEM_INLINE void vf_gather_pairs(const float *base, vi index, vf *first, vf *seco
     *second = _mm512_castpd_ps(_mm512_i32gather_pd(_mm512_extracti64x4_epi64(index, 1), (const void *)base, 4));
 }
 
+QEM_INLINE vi vi_iota(void) { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
+/* The lanes of the mask to p, side by side; up to LANES elements may be written. Returns how many count. */
+QEM_INLINE size_t vi_compress_store(uint32_t *p, vm m, vi a)
+{
+    _mm512_storeu_si512(p, _mm512_maskz_compress_epi32(m, a));
+    return (size_t)__builtin_popcount(m);
+}
+
 /* Each 16-byte quarter from an address of its own: base + offset[quarter]. */
 QEM_INLINE vi vi_load_quarters(const uint8_t *base, const size_t *offset)
 {

@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "tiles.h"
+
 #define QEM_DECLARE_SIMD_KERNELS(isa)                                                                                     \
     void qem_nearest_##isa(const float *x, size_t ld, size_t points, uint32_t dim, const float *c, const float *h,        \
                            size_t ldc, size_t count, uint32_t *labels);                                                   \
@@ -28,7 +30,13 @@
     size_t qem_find_nonfinite_##isa(const float *x, size_t n);                                                            \
     void qem_extremes_##isa(const float *x, size_t n, float *min, float *max);                                            \
     void qem_error_chunk_##isa(const float *x, const float *y, size_t n, double sums[3], double *max, uint64_t *zeros);   \
-    void qem_sum_chunk_##isa(const float *x, size_t n, double center, double *sum, double *squared);
+    void qem_sum_chunk_##isa(const float *x, size_t n, double center, double *sum, double *squared);                      \
+    float qem_seed_tiles_##isa(const qem_tiles *tiles, const float *x, size_t ld, uint32_t dim, const float *center,      \
+                               uint32_t label, float *d2, uint32_t *labels, const uint32_t *order, int64_t *block_sums,   \
+                               double scale);                                                                             \
+    uint64_t qem_nearest_tiles_##isa(const qem_centroid_tree *tree, const qem_tiles *tiles, const float *x, size_t ld,    \
+                                     uint32_t dim, const float *c, size_t ldc, const uint32_t *previous,                  \
+                                     uint32_t *labels, size_t first, size_t last, size_t step, uint32_t *candidates);
 
 QEM_DECLARE_SIMD_KERNELS(avx2)
 QEM_DECLARE_SIMD_KERNELS(avx512)

@@ -25,9 +25,7 @@ double mean_mse(const qem_recipe &recipe)
 {
     double sum = 0.0;
     for (uint64_t seed = 0; seed < kSeeds; seed++) {
-        Options options = with_seed(seed);
-        options.threads = 2;
-        const Context context(options);
+        const Context context(with_seed(seed));
         Matrix m(kRows, kCols);
         context.must(qem_generate_synthetic(context, kRows, kCols, 1e-4, m.x.data()));
         const Artifact artifact = quantize(context, m.view(), recipe);

@@ -1,0 +1,212 @@
+/* seed_tiles() and nearest_tiles() for one instruction set: the pruned forms of seed_step() and nearest(). */
+#include "kernels.h"
+#include "simd_kernels.h"
+#include "tiles.h"
+
+/* Squared distance from a box (broadcast, or one a lane) to a vector of boxes: 0 where they touch. */
+QEM_INLINE vf box_gap(uint32_t dim, const vf *low, const vf *high, const float *box_low, const float *box_high, size_t ld)
+{
+    vf s = vf_set1(0.0f);
+    QEM_UNROLL
+    for (uint32_t p = 0; p < dim; p++) {
+        const vf below = vf_sub(vf_load(box_low + p * ld), high[p]), above = vf_sub(low[p], vf_load(box_high + p * ld));
+        const vf d = vf_max(vf_max(below, above), vf_set1(0.0f));
+        s = vf_fmadd(d, d, s);
+    }
+    return s;
+}
+
+/* ---- seeding ---- */
+
+typedef struct seed_args {
+    const qem_tiles *tiles;
+    const float *x, *center;
+    size_t ld;
+    uint32_t dim, label;
+    float *d2;
+    uint32_t *labels;
+    const uint32_t *order;
+    int64_t *block_sums;
+    double scale;
+} seed_args;
+
+/* The sums of D^2 go by the points' former places, so that the draw does not depend on the order of the tiles. */
+QEM_INLINE void move_sums(const seed_args *a, size_t first, uint32_t bits, vf old, vf now)
+{
+    float before[LANES], after[LANES];
+    vf_store(before, old);
+    vf_store(after, now);
+    for (; bits; bits &= bits - 1) {
+        const int lane = __builtin_ctz(bits);
+        a->block_sums[a->order[first + (size_t)lane] / QEM_SEED_BLOCK] +=
+            llrint((double)after[lane] * a->scale) - llrint((double)before[lane] * a->scale);
+    }
+}
+
+QEM_INLINE void seed_tile(const seed_args *a, uint32_t dim, size_t tile, const vf *center)
+{
+    const size_t first = tile * LANES;
+    vf t = vf_set1(0.0f);
+    QEM_UNROLL
+    for (uint32_t p = 0; p < dim; p++) {
+        const vf d = vf_sub(vf_load(a->x + p * a->ld + first), center[p]);
+        t = vf_fmadd(d, d, t);
+    }
+    const vf old = vf_load(a->d2 + first);
+    const vm nearer = vf_lt(t, old);
+    const uint32_t bits = vm_bits(nearer);
+    if (!bits) return;
+    const vf now = vf_select(nearer, t, old);
+    vf_store(a->d2 + first, now);
+    vi_store(a->labels + first, vi_select(nearer, vi_set1(a->label), vi_load(a->labels + first)));
+    a->tiles->most[tile] = vf_reduce_max(now);
+    move_sums(a, first, bits, old, now);
+}
+
+QEM_INLINE float seed_tiles(const seed_args *a, uint32_t dim)
+{
+    const qem_tiles *tiles = a->tiles;
+    vf center[QEM_MOST_PRUNED_DIM], largest = vf_set1(0.0f);
+    QEM_UNROLL
+    for (uint32_t p = 0; p < dim; p++) center[p] = vf_set1(a->center[p]);
+    for (size_t s = 0; s < tiles->box.super_ld; s += LANES) {
+        const vf gap = box_gap(dim, center, center, tiles->box.super_low + s, tiles->box.super_high + s, tiles->box.super_ld);
+        uint32_t supers = vm_bits(vf_lt(gap, vf_load(tiles->super_most + s)));
+        for (; supers; supers &= supers - 1) {
+            const size_t super = s + (size_t)__builtin_ctz(supers), base = super * LANES;
+            const vf inner = box_gap(dim, center, center, tiles->box.low + base, tiles->box.high + base, tiles->box.ld);
+            uint32_t bits = vm_bits(vf_lt(inner, vf_load(tiles->most + base)));
+            for (; bits; bits &= bits - 1) seed_tile(a, dim, base + (size_t)__builtin_ctz(bits), center);
+            tiles->super_most[super] = vf_reduce_max(vf_load(tiles->most + base));
+        }
+        largest = vf_max(vf_load(tiles->super_most + s), largest);
+    }
+    return vf_reduce_max(largest);
+}
+
+float QEM_SIMD(seed_tiles)(const qem_tiles *tiles, const float *x, size_t ld, uint32_t dim, const float *center, uint32_t label,
+                           float *d2, uint32_t *labels, const uint32_t *order, int64_t *block_sums, double scale)
+{
+    const seed_args a = { tiles, x, center, ld, dim, label, d2, labels, order, block_sums, scale };
+    switch (dim) {
+    case 1: return seed_tiles(&a, 1);
+    case 2: return seed_tiles(&a, 2);
+    case 3: return seed_tiles(&a, 3);
+    case 4: return seed_tiles(&a, 4);
+    case 5: return seed_tiles(&a, 5);
+    case 6: return seed_tiles(&a, 6);
+    case 7: return seed_tiles(&a, 7);
+    default: return seed_tiles(&a, 8);
+    }
+}
+
+/* ---- assignment ---- */
+
+typedef struct tile_args {
+    const qem_centroid_tree *tree;
+    const qem_tiles *tiles;
+    const float *x, *c;
+    size_t ld, ldc;
+    const uint32_t *previous;
+    uint32_t *labels, *candidates;
+} tile_args;
+
+/*
+ * Squared reach of a tile: a centroid farther than it from the tile's box has a computed score above that of the centroid
+ * each point had before. With g = (dim + 8) * 2^-22, far above the rounding of any chain here: the scores of centroids at
+ * d_j and d_own differ by half of d_j^2 - d_own^2, each with an error of at most g/2 * (|x|^2 + d^2), and TINY where those
+ * are denormal.
+ */
+#define TINY 1e-36f
+
+QEM_INLINE float reach_of(const tile_args *a, uint32_t dim, size_t tile, const vf *x)
+{
+    const vi own = vi_load(a->previous + tile * LANES);
+    vf s = vf_set1(0.0f);
+    QEM_UNROLL
+    for (uint32_t p = 0; p < dim; p++) {
+        const vf d = vf_sub(x[p], vf_gather(a->c + p * a->ldc, own));
+        s = vf_fmadd(d, d, s);
+    }
+    const float g = (float)(dim + 8) * 2.3841858e-7f;
+    return vf_reduce_max(s) * (1.0f + 16.0f * g) + 16.0f * g * a->tiles->square[tile] + TINY;
+}
+
+/* Places of the centroids within reach of the tile's box. */
+QEM_INLINE size_t collect(const tile_args *a, uint32_t dim, size_t tile, float reach)
+{
+    const qem_centroid_tree *tree = a->tree;
+    const vf limit = vf_set1(reach);
+    vf low[QEM_MOST_PRUNED_DIM], high[QEM_MOST_PRUNED_DIM];
+    size_t found = 0;
+    QEM_UNROLL
+    for (uint32_t p = 0; p < dim; p++) {
+        low[p] = vf_set1(a->tiles->box.low[p * a->tiles->box.ld + tile]);
+        high[p] = vf_set1(a->tiles->box.high[p * a->tiles->box.ld + tile]);
+    }
+    for (size_t s = 0; s < tree->box.super_ld; s += LANES) {
+        const vf far = box_gap(dim, low, high, tree->box.super_low + s, tree->box.super_high + s, tree->box.super_ld);
+        uint32_t supers = vm_bits(vf_le(far, limit));
+        for (; supers; supers &= supers - 1) {
+            const size_t base = (s + (size_t)__builtin_ctz(supers)) * LANES;
+            const vf gap = box_gap(dim, low, high, tree->box.low + base, tree->box.high + base, tree->box.ld);
+            uint32_t blocks = vm_bits(vf_le(gap, limit));
+            for (; blocks; blocks &= blocks - 1) {
+                const size_t place = (base + (size_t)__builtin_ctz(blocks)) * LANES;
+                const vf near = box_gap(dim, low, high, tree->c + place, tree->c + place, tree->ld);
+                found += vi_compress_store(a->candidates + found, vf_le(near, limit), vi_add(vi_set1((uint32_t)place), vi_iota()));
+            }
+        }
+    }
+    return found;
+}
+
+QEM_INLINE void scan(const tile_args *a, uint32_t dim, size_t found, const vf *x, uint32_t *labels)
+{
+    const qem_centroid_tree *tree = a->tree;
+    vf best = vf_set1(INFINITY);
+    vi label = vi_set1(0x7fffffffu);
+    for (size_t i = 0; i < found; i++) {
+        const size_t place = a->candidates[i];
+        vf score = vf_set1(tree->h[place]);
+        QEM_UNROLL
+        for (uint32_t p = 0; p < dim; p++) score = vf_fnmadd(x[p], vf_set1(tree->c[p * tree->ld + place]), score);
+        const vi index = vi_set1(tree->index[place]);
+        const vm tie = vm_and(vf_eq(score, best), vi_gt(label, index)); /* ties go to the lowest number */
+        const vm better = vm_or(vf_lt(score, best), tie);
+        best = vf_min(score, best);
+        label = vi_select(better, index, label);
+    }
+    vi_store(labels, label);
+}
+
+QEM_INLINE uint64_t nearest_tiles(const tile_args *a, uint32_t dim, size_t first, size_t last, size_t step)
+{
+    uint64_t total = 0;
+    for (size_t tile = first; tile < last; tile += step) {
+        vf x[QEM_MOST_PRUNED_DIM];
+        QEM_UNROLL
+        for (uint32_t p = 0; p < dim; p++) x[p] = vf_load(a->x + p * a->ld + tile * LANES);
+        const size_t found = collect(a, dim, tile, reach_of(a, dim, tile, x));
+        scan(a, dim, found, x, a->labels + tile * LANES);
+        total += found;
+    }
+    return total;
+}
+
+uint64_t QEM_SIMD(nearest_tiles)(const qem_centroid_tree *tree, const qem_tiles *tiles, const float *x, size_t ld, uint32_t dim,
+                                 const float *c, size_t ldc, const uint32_t *previous, uint32_t *labels, size_t first,
+                                 size_t last, size_t step, uint32_t *candidates)
+{
+    const tile_args a = { tree, tiles, x, c, ld, ldc, previous, labels, candidates };
+    switch (dim) {
+    case 1: return nearest_tiles(&a, 1, first, last, step);
+    case 2: return nearest_tiles(&a, 2, first, last, step);
+    case 3: return nearest_tiles(&a, 3, first, last, step);
+    case 4: return nearest_tiles(&a, 4, first, last, step);
+    case 5: return nearest_tiles(&a, 5, first, last, step);
+    case 6: return nearest_tiles(&a, 6, first, last, step);
+    case 7: return nearest_tiles(&a, 7, first, last, step);
+    default: return nearest_tiles(&a, 8, first, last, step);
+    }
+}

@@ -1,0 +1,43 @@
+/*
+ * What exact pruning knows of the points and the centroids of one problem: boxes. A tile is a vector of points that lie
+ * together, a super-tile a vector of tiles; centroids have blocks and super-blocks in the same way. A box distance is computed
+ * by the chain that computes a distance; rounding is monotone, so it is never above the computed distance to any point in the
+ * box, and what is skipped by it could not have changed the result.
+ */
+#ifndef QEM_CPU_TILES_H
+#define QEM_CPU_TILES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define QEM_MOST_PRUNED_DIM 8 /* above it boxes hardly ever exclude anything */
+
+/* Boxes of runs of `lanes` items, and of runs of `lanes` boxes. Padding boxes are empty (low = +inf, high = -inf). */
+typedef struct qem_boxes {
+    size_t ld, super_ld;          /* strides: boxes padded to lanes * lanes, super-boxes to lanes */
+    float *low, *high;            /* [dim][ld] */
+    float *super_low, *super_high; /* [dim][super_ld] */
+} qem_boxes;
+
+typedef struct qem_tiles {
+    qem_boxes box;
+    float *most, *super_most;     /* [ld], [super_ld] seeding: largest D^2 inside; 0 in the padding */
+    float *square;                /* [ld] largest |x|^2 inside, rounded up */
+} qem_tiles;
+
+typedef struct qem_centroid_tree {
+    qem_boxes box;
+    size_t ld;                    /* places, padded to lanes */
+    float *c;                     /* [dim][ld] in k-d order; +inf in the padding */
+    float *h;                     /* [ld] */
+    uint32_t *index;              /* [ld] number of the centroid at a place */
+} qem_centroid_tree;
+
+/* Boxes needed for `count` items: sizes in ld and super_ld. */
+void qem_boxes_size(qem_boxes *box, size_t count, uint32_t lanes);
+/* Boxes of the items x[p * ld + i], i < count. */
+void qem_boxes_fit(qem_boxes *box, const float *x, size_t ld, size_t count, uint32_t dim, uint32_t lanes);
+/* square[] of tiles. */
+void qem_tiles_squares(qem_tiles *tiles, const float *x, size_t ld, size_t count, uint32_t dim, uint32_t lanes);
+
+#endif
