@@ -6,6 +6,8 @@
 
 #define MOST_COUNTERS (1u << 20) /* counters of all chunks together: above it the grouping is done in one chunk */
 
+#define LEAST_CHUNK 8192          /* elements a chunk */
+
 typedef struct cell_job {
     qem_subvectors points;
     uint32_t intervals;
@@ -77,6 +79,7 @@ qem_status qem_cpu_group_by_key(qem_context *context, const uint32_t *keys, uint
 {
     uint64_t chunks = MOST_COUNTERS / key_count;
     if (chunks > 8u * context->threads) chunks = 8u * context->threads;
+    if (chunks > count / LEAST_CHUNK) chunks = count / LEAST_CHUNK;
     if (chunks < 1 || context->threads == 1) chunks = 1;
     group_job job = { keys, order, count, key_count, (count + chunks - 1) / chunks, NULL };
     void *memory;

@@ -7,6 +7,8 @@
 #include "parallel.h"
 #include "problem.h"
 
+#define LEAST_SHARED_POINTS 16384 /* fewer are done before other threads have woken up */
+
 typedef struct distinct_job {
     qem_subvectors points;
     const qem_problem *problems;
@@ -78,7 +80,10 @@ qem_status qem_cpu_count_distinct(qem_context *context, qem_subvectors points, c
         const uint64_t size = table_size_for(&problems[i]);
         if (size > job.table_size) job.table_size = size;
     }
-    const uint32_t threads = problem_count < context->threads ? (uint32_t)problem_count : context->threads;
+    uint64_t total = 0;
+    for (uint64_t i = 0; i < problem_count; i++) total += problems[i].count;
+    uint32_t threads = problem_count < context->threads ? (uint32_t)problem_count : context->threads;
+    if (total < LEAST_SHARED_POINTS) threads = 1;
     void *memory;
     QEM_TRY(qem_allocate(context, threads * job.table_size, sizeof(uint32_t), &memory));
     job.tables = memory;

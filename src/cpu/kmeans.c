@@ -13,6 +13,8 @@
 #include "parallel.h"
 #include "problem.h"
 
+#define LEAST_SHARED_WORK 2e4 /* pairs of points and centroids: less is done before other threads have woken up */
+
 typedef struct kmeans_job {
     qem_context *context;
     const qem_kmeans_args *args;
@@ -145,7 +147,8 @@ static qem_status run_all_narrow(kmeans_job *job, uint64_t narrow_count)
         const uint64_t bytes = qem_work_bytes(qem_kernels(job->context), &job->args->points, &job->args->problems[job->narrow[i]], 1);
         if (bytes > job->scratch_bytes) job->scratch_bytes = bytes;
     }
-    const uint32_t threads = narrow_count < job->context->threads ? (uint32_t)narrow_count : job->context->threads;
+    uint32_t threads = narrow_count < job->context->threads ? (uint32_t)narrow_count : job->context->threads;
+    if (job->work_total < LEAST_SHARED_WORK) threads = 1;
     QEM_TRY(qem_allocate(job->context, threads, job->scratch_bytes, &scratch));
     job->scratch = scratch;
     qem_parallel_for(threads, narrow_count, 1, run_narrow, job);
@@ -164,7 +167,7 @@ qem_status qem_cpu_kmeans(qem_context *context, const qem_kmeans_args *args)
     const double large = job.work_total / (2.0 * context->threads);
     qem_status status = QEM_OK;
     for (uint64_t i = 0; i < args->problem_count && status == QEM_OK; i++) {
-        if (context->threads > 1 && args->problems[i].count > 0 && work_of(&args->problems[i]) >= large)
+        if (context->threads > 1 && job.work_total >= LEAST_SHARED_WORK && work_of(&args->problems[i]) >= large)
             status = run_wide(&job, i);
         else
             narrow[narrow_count++] = i;

@@ -168,7 +168,8 @@ QEM_INLINE uint32_t find_in_grain(points_at point, centroids_at centroids, uint3
     for (uint32_t p = 0; p < dim; p++) {
         const vf component = vf_set1(point.x[p * point.ld]);
         QEM_UNROLL
-        for (int v = 0; v < vectors; v++) s[v] = vf_fnmadd(component, vf_load(centroids.c + p * centroids.ldc + v * LANES), s[v]);
+        for (int v = 0; v < vectors; v++)
+            s[v] = vf_fnmadd(component, vf_load(centroids.c + p * centroids.ldc + v * LANES), s[v]);
     }
     uint32_t equal = 1u << (grain - 1); /* never 0, so that even a NaN gives a label in range */
     QEM_UNROLL

@@ -1,8 +1,10 @@
 /*
  * Exact quantiles by selection: a histogram of the top 16 bits of the ordered keys finds the bin of every order statistic
- * that is wanted, a second pass counts the low 16 bits inside those bins alone. Two passes, no copy of the data.
+ * that is wanted, a second pass counts the low 16 bits inside those bins alone. Two passes, no copy of the data. Few elements,
+ * for which the tables would be the greater work, are sorted.
  */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "../core/ordered_key.h"
@@ -12,6 +14,7 @@
 #define BINS 65536
 #define POSITIONS 8 /* positions counted in one pass over the matrix: their tables fit in the second-level cache */
 #define SLOTS 16    /* bins refined in one pass */
+#define MOST_SORTED 32768 /* elements of a position */
 
 typedef struct quantile_job {
     qem_subvectors points;
@@ -104,6 +107,18 @@ static float interpolate(float low, float high, double t)
     return (float)value + 0.0f;
 }
 
+/* The ranks that the cuts of n >= 1 elements need, two a cut, and how far each cut lies between its two. */
+static void wanted_ranks(uint64_t n, uint32_t intervals, uint64_t *rank, double *t)
+{
+    for (uint32_t c = 0; c + 1 < intervals; c++) {
+        const double at = (double)(n - 1) * (c + 1) / intervals;
+        const double below = floor(at);
+        t[c] = at - below;
+        rank[2 * c] = (uint64_t)below;
+        rank[2 * c + 1] = (uint64_t)below + 1 < n ? (uint64_t)below + 1 : n - 1;
+    }
+}
+
 static void cuts_of_position(quantile_job *job, uint32_t p, uint32_t intervals, const uint32_t *coarse, float *cuts,
                              uint64_t grain)
 {
@@ -116,20 +131,47 @@ static void cuts_of_position(quantile_job *job, uint32_t p, uint32_t intervals, 
         memset(cuts, 0, (intervals - 1) * sizeof(float));
         return;
     }
-    for (uint32_t c = 0; c + 1 < intervals; c++) {
-        const double at = (double)(n - 1) * (c + 1) / intervals;
-        const double below = floor(at);
-        t[c] = at - below;
-        rank[2 * c] = (uint64_t)below;
-        rank[2 * c + 1] = (uint64_t)below + 1 < n ? (uint64_t)below + 1 : n - 1;
-    }
+    wanted_ranks(n, intervals, rank, t);
     job->first = p;
     select_ranks(job, coarse, rank, bin, value, 2 * (intervals - 1), grain);
     for (uint32_t c = 0; c + 1 < intervals; c++) cuts[c] = interpolate(value[2 * c], value[2 * c + 1], t[c]);
 }
 
+static int by_key(const void *left, const void *right)
+{
+    const uint32_t a = *(const uint32_t *)left, b = *(const uint32_t *)right;
+    return (a > b) - (a < b);
+}
+
+/* The same by sorting; keys holds all elements of a position. */
+static void sort_position(const qem_subvectors *v, uint32_t p, uint32_t intervals, uint32_t *keys, float *cuts)
+{
+    uint64_t rank[2 * 255], n = 0;
+    double t[255];
+    for (uint64_t i = 0; i < v->rows; i++)
+        for (uint64_t column = p; column < v->cols; column += v->dim) keys[n++] = qem_ordered_key(v->x[i * v->cols + column]);
+    if (n == 0) {
+        memset(cuts, 0, (intervals - 1) * sizeof(float));
+        return;
+    }
+    qsort(keys, n, sizeof *keys, by_key);
+    wanted_ranks(n, intervals, rank, t);
+    for (uint32_t c = 0; c + 1 < intervals; c++)
+        cuts[c] = interpolate(qem_from_ordered_key(keys[rank[2 * c]]), qem_from_ordered_key(keys[rank[2 * c + 1]]), t[c]);
+}
+
+static qem_status sort_all(qem_context *context, const qem_subvectors *v, uint32_t intervals, float *cuts)
+{
+    void *keys;
+    QEM_TRY(qem_allocate(context, v->rows * v->groups, sizeof(uint32_t), &keys));
+    for (uint32_t p = 0; p < v->dim; p++) sort_position(v, p, intervals, keys, cuts + (uint64_t)p * (intervals - 1));
+    qem_release(context, keys);
+    return QEM_OK;
+}
+
 qem_status qem_cpu_quantiles(qem_context *context, qem_subvectors points, uint32_t intervals, float *cuts)
 {
+    if (points.rows * points.groups <= MOST_SORTED) return sort_all(context, &points, intervals, cuts);
     quantile_job job = { .points = points, .threads = context->threads };
     const uint32_t most = points.dim < POSITIONS ? points.dim : POSITIONS;
     const uint64_t grain = points.cols >= 65536 ? 1 : 65536 / points.cols;

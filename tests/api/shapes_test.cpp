@@ -66,9 +66,10 @@ TEST_P(Shapes, RoundTrip)
     const Context context;
     const bool scalar = is_scalar(std::get<0>(GetParam()));
     for (const auto &[rows, cols] : kShapes)
-        for (uint32_t dim : scalar ? std::vector<uint32_t>{ 1 } : std::vector<uint32_t>{ 1, 2, 4, 5, 40 })
+        for (uint32_t dim : scalar ? std::vector<uint32_t>{ 1 } : std::vector<uint32_t>{ 1, 4, 5, 40 })
             for (uint64_t k : { 1, 4, 64 })
-                for (int kind : { 0, 2, 3, 4, 5 }) {
+                for (int kind : { 0, 3, 4, 5 }) {
+                    if (k == 1 && kind != 0) continue;
                     SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(cols) + ", dim " + std::to_string(dim) + ", k " +
                                  std::to_string(k) + ", kind " + std::to_string(kind));
                     check(context, any_matrix(kind, rows, cols, 7), recipe_for(rows, cols, dim, k), kind == 5);

@@ -128,6 +128,8 @@ class CliTest(unittest.TestCase):
 
     def assert_keys(self, report):
         self.assertEqual([key for key in KEYS if key not in report], [], report)
+        self.assertGreaterEqual(report["threads"], 1)
+        self.assertIn(report["isa"], ["scalar", "avx2", "avx512"])
 
     def isa_levels(self):
         return self.report("device")["isa_levels"]

@@ -15,12 +15,14 @@ class Compare(CliTest):
         self.save("x.npy", normal(64, 16, 1))
 
     def test_json(self):
-        report = self.report("compare", "x.npy", "--methods", "pq,rtn,qet", "--ratios", "2,1000", "--repeat", "3")
+        report = self.report("compare", "x.npy", "--methods", "pq,rtn,qet", "--ratios", "2,1000", "--repeat", "3",
+                             "--threads", "2", "--isa", "scalar")
         results = report["results"]
         self.assertEqual([(r["theta"], r["method"]) for r in results],
                          [(t, m) for t in (2, 1000) for m in ("pq", "rtn", "qet")])
         for result in results:
             self.assert_keys(result)
+            self.assertEqual((result["device"], result["threads"], result["isa"]), ("cpu", 2, "scalar"))
             if result["theta"] == 2:
                 self.assertEqual((result["status"], result["reason"]), ("ok", None))
                 self.assertGreater(result["mse"], 0)

@@ -7,8 +7,8 @@ import unittest
 
 import support
 
-STRUCTS = ["context_params", "context_info", "view", "recipe", "plan", "metrics", "artifact_info", "part", "tensor_info",
-           "kmeans_params"]
+STRUCTS = ["context_params", "context_info", "view", "recipe", "plan", "metrics", "artifact_info", "part",
+           "tensor_info", "kmeans_params"]
 EXAMPLE = os.path.join(support.SOURCE, "examples", "embed_cpu")
 
 

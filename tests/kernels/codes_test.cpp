@@ -72,7 +72,8 @@ TEST_P(Codes, Lookup)
                 Output<float> expected(n * dim, 1), actual(n * dim, 1);
                 scalar->lookup(codebook.data(), stride, dim, codes.data(), n, expected.data());
                 simd->lookup(codebook.data(), stride, dim, codes.data(), n, actual.data());
-                ASSERT_TRUE(same_output(expected, actual)) << "dim " << dim << ", n " << n << (shared ? ", shared" : ", groups");
+                ASSERT_TRUE(same_output(expected, actual))
+                    << "dim " << dim << ", n " << n << (shared ? ", shared" : ", groups");
             }
 }
 

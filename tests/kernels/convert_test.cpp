@@ -51,7 +51,8 @@ TEST_P(Convert, RoundingBoundaries)
 {
     for (uint32_t high = 0; high < 0x10000; high++) {
         std::vector<float> x(17, 1.0f);
-        const uint32_t low[] = { 0, 1, 0x0fff, 0x1000, 0x1001, 0x2fff, 0x3000, 0x3001, 0x7fff, 0x8000, 0x8001, 0xefff, 0xf000, 0xf001, 0xffff };
+        const uint32_t low[] = { 0,      1,      0x0fff, 0x1000, 0x1001, 0x2fff, 0x3000, 0x3001,
+                                 0x7fff, 0x8000, 0x8001, 0xefff, 0xf000, 0xf001, 0xffff };
         for (size_t i = 0; i < 15; i++) {
             const uint32_t bits = high << 16 | low[i];
             std::memcpy(&x[1 + i], &bits, sizeof bits);
@@ -59,7 +60,8 @@ TEST_P(Convert, RoundingBoundaries)
         ASSERT_NO_FATAL_FAILURE(check_both(x)) << "top bits " << std::hex << high;
     }
     for (size_t at = 0; at < 40; at++)
-        for (float value : { 65519.996f, 65520.0f, -65520.0f, 0x1.fefffep127f, 0x1.ffp127f, -0x1.fefffep127f, -0x1.ffp127f, 3.4028235e38f }) {
+        for (float value : { 65519.996f, 65520.0f, -65520.0f, 0x1.fefffep127f, 0x1.ffp127f, -0x1.fefffep127f, -0x1.ffp127f,
+                             3.4028235e38f }) {
             std::vector<float> x(41, 0.5f);
             x[1 + at] = value;
             ASSERT_NO_FATAL_FAILURE(check_both(x));

@@ -31,8 +31,8 @@ TEST_P(Seed, StepsOfOneSeeding)
                 for (uint32_t label = 0; label < 6; label++) {
                     std::vector<float> center(dim);
                     for (uint32_t p = 0; p < dim; p++) center[p] = x[p * ld + below(random, used)];
-                    const float expected = scalar->seed_step(x.data(), ld, points, dim, center.data(), label, d2_expected.data(),
-                                                             labels_expected.data());
+                    const float expected = scalar->seed_step(x.data(), ld, points, dim, center.data(), label,
+                                                             d2_expected.data(), labels_expected.data());
                     const float actual =
                         simd->seed_step(x.data(), ld, points, dim, center.data(), label, d2.data(), labels.data());
                     ASSERT_TRUE(same_bits(&expected, &actual, 1)) << name_of(pattern) << " dim " << dim;
@@ -78,7 +78,8 @@ TEST_P(Seed, FixedSum)
     for (size_t i = 0; i < halves.size(); i++) halves[i] = static_cast<float>(i) * 0.5f;
     for (double scale : { 1.0, 0.5, 3.0, 0x1p31, 0x1p32, 0x1p33 + 1.0, 0x1p50, 0x1p51, 0x1.8p51, 0x1.23456789abcdep40 }) {
         if (scale < 0x1p40) {
-            ASSERT_EQ(scalar->fixed_sum(halves.data(), halves.size(), scale), simd->fixed_sum(halves.data(), halves.size(), scale));
+            ASSERT_EQ(scalar->fixed_sum(halves.data(), halves.size(), scale),
+                      simd->fixed_sum(halves.data(), halves.size(), scale));
         }
         for (size_t i = 0; i < 64; i++) {
             Aligned<float> alone(64, 0.0f);

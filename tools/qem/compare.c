@@ -222,7 +222,7 @@ static int run(compare_job *job)
 
 int cli_compare(cli_options *options)
 {
-    compare_job job = { .options = options, .view = QEM_VIEW_INIT };
+    compare_job job = { .options = options, .view = QEM_VIEW_INIT, .where = QEM_CONTEXT_INFO_INIT };
     int result = check_options(options);
 
     if (result == CLI_OK) result = run(&job);
