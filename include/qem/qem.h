@@ -338,8 +338,10 @@ typedef struct qem_metrics {
 /*
  * Quantizes the matrix. `name` is the tensor's name in files (UTF-8, 1..255 bytes; NULL = "tensor"). `artifact` is owned
  * by the caller, who ends it with qem_artifact_destroy; it holds no reference to the view or the context. Its metrics are
- * computed against `view` on the way. Peak memory: input + artifact + about one more copy of the input.
- * Errors: as qem_make_plan, and RANGE (a centroid overflows f16), CANCELLED; *artifact is then NULL.
+ * computed against `view` on the way. Memory beyond input and artifact, in copies of the input as f32: the points of one
+ * group or cell and 3/dim for codes and cells; vq about 1 + 5/dim; one more for swap levels, one for inputs that are not
+ * contiguous f32.
+ * Errors: as qem_make_plan, and RANGE (a centroid overflows f16, in whichever restart), CANCELLED; *artifact is then NULL.
  * Source: spec section 3 and 4; HyperChr paper section 3, QET paper section 3.
  */
 QEM_API qem_status qem_quantize(qem_context *context, const qem_view *view, const char *name, const qem_recipe *recipe,

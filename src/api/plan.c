@@ -136,10 +136,10 @@ static qem_status nothing_fits(qem_context *context, const qem_method_ops *ops, 
     const uint64_t codebook = (r->codebook == QEM_DTYPE_F16 ? 2 : 4) * qem_codebook_floats(ops->kind, cols, r->dim, 1);
     const double least = charged_bits(ops, r, rows, cols, 1);
     const char *part = map > codebook ? "swap_map" : codebook ? "codebook" : "scale and mean";
+    const uint64_t bytes = map > codebook ? map : codebook ? codebook : 2 * sizeof(float);
     return qem_fail(context, QEM_ERR_BUDGET,
-                    "%s: the budget is %.0f bytes, but %s alone takes %llu with one centroid; the largest ratio that fits is %.6g",
-                    ops->name, floor(budget / 8.0), part,
-                    (unsigned long long)(map > codebook ? map : codebook ? codebook : 2 * sizeof(float)),
+                    "%s: the budget is %.0f bytes, but one centroid takes %.0f, %llu of them for the %s; the largest ratio that "
+                    "fits is %.6g", ops->name, floor(budget / 8.0), ceil(least / 8.0), (unsigned long long)bytes, part,
                     qem_six_digits_below((double)rows * (double)cols * 32.0 / least));
 }
 

@@ -213,12 +213,24 @@ qem_status qem_quantize(qem_context *context, const qem_view *view, const char *
 
 /* ---- new rows against an existing artifact ---- */
 
+/* A file may say one thing of its recipe and another of its stage: what the encoder takes from both must agree. */
+static qem_status check_base(qem_context *context, const qem_artifact *base, const qem_method_ops *ops, const qem_recipe *resolved)
+{
+    const qem_stage *stage = &base->stages[0];
+    if (ops->kind == stage->kind && resolved->dim == stage->dim && resolved->levels == stage->levels &&
+        (stage->kind == QEM_CODEBOOK_UNIFORM || resolved->codebook == stage->codebook_dtype))
+        return QEM_OK;
+    return qem_fail(context, QEM_ERR_FORMAT, "artifact '%s': its recipe (%s, dim %u, %u levels) is not that of its codes", base->name,
+                    ops->name, resolved->dim, resolved->levels);
+}
+
 /* The state of a fit whose codebook is the base's. */
 static qem_status encode_begin(qem_context *context, const qem_view *view, const qem_artifact *base, qem_fit_state *state)
 {
     const qem_stage *stage = &base->stages[0];
     memset(state, 0, sizeof *state);
     QEM_TRY(qem_resolve_recipe(context, &base->recipe, view->rows, view->cols, &state->ops, &state->fit.recipe));
+    QEM_TRY(check_base(context, base, state->ops, &state->fit.recipe));
     QEM_TRY(load_points(context, view, state));
     state->fit.k = stage->k;
     state->fit.scale = stage->scale;

@@ -142,6 +142,7 @@ static void unpack_rest(const uint8_t *stream, uint64_t first_bit, size_t n, uin
 void QEM_SIMD(unpack)(const uint8_t *stream, uint64_t first_bit, size_t n, uint32_t bits, uint32_t *codes)
 {
     unpack_plan plan;
+    if (n == 0) return; /* the pointers may be NULL then */
     const uint8_t *from = stream + first_bit / 8;
     const size_t whole = n / LANES * LANES;
     plan_unpack(&plan, first_bit % 8, bits);

@@ -30,6 +30,7 @@ typedef struct qem_work {
     const qem_subvectors *points;
     const qem_problem *problem;
     uint32_t threads;
+    uint32_t sum_threads;    /* threads that sum, each in tables of its own */
     uint32_t width;          /* components of a centroid */
     qem_segment segment[2];  /* full sub-vectors, tail ones (dim < width; may be empty) */
     uint64_t count;          /* points of both */
@@ -38,8 +39,8 @@ typedef struct qem_work {
     float *c;                /* [width][ldc] */
     float *h[2];             /* [ldc] half norms over the dim of each segment */
     unsigned char *only_tail; /* [ldc] 1: the centroid has no full member, its further components are 0 as stored */
-    int64_t *sums;           /* [threads][k][width] */
-    uint64_t *counts[2];     /* [threads][k] members of each segment */
+    int64_t *sums;           /* [sum_threads][k][width] */
+    uint64_t *counts[2];     /* [sum_threads][k] members of each segment */
     int64_t *block_sums;     /* of D^2, one a QEM_SEED_BLOCK */
     float *block_max;
     double *mean;            /* [width] */

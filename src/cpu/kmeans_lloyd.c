@@ -218,7 +218,7 @@ static void sum_piece(void *argument, uint64_t begin, uint64_t end, uint32_t thr
 
 static void fold_tables(qem_work *work, int64_t *tables, uint64_t stride, uint64_t size)
 {
-    for (uint32_t t = 1; t < work->threads; t++)
+    for (uint32_t t = 1; t < work->sum_threads; t++)
         for (uint64_t i = 0; i < size; i++) tables[i] += tables[t * stride + i];
 }
 
@@ -226,10 +226,10 @@ static void count_members(qem_work *work)
 {
     pass_job job = { .work = work };
     for (int s = 0; s < 2; s++) {
-        memset(work->counts[s], 0, (size_t)(work->threads * work->problem->k) * sizeof(uint64_t));
+        memset(work->counts[s], 0, (size_t)(work->sum_threads * work->problem->k) * sizeof(uint64_t));
         job.segment = &work->segment[s];
         job.which = s;
-        qem_parallel_for(work->threads, job.segment->count, QEM_PIECE, count_piece, &job);
+        qem_parallel_for(work->sum_threads, job.segment->count, QEM_PIECE, count_piece, &job);
         fold_tables(work, (int64_t *)work->counts[s], work->problem->k, work->k);
     }
 }
@@ -238,10 +238,10 @@ static void sum_members(qem_work *work, double scale)
 {
     pass_job job = { .work = work, .scale = scale };
     const uint64_t size = work->problem->k * work->width;
-    memset(work->sums, 0, (size_t)(work->threads * size) * sizeof(int64_t));
+    memset(work->sums, 0, (size_t)(work->sum_threads * size) * sizeof(int64_t));
     for (int s = 0; s < 2; s++) {
         job.segment = &work->segment[s];
-        qem_parallel_for(work->threads, job.segment->count, QEM_PIECE, sum_piece, &job);
+        qem_parallel_for(work->sum_threads, job.segment->count, QEM_PIECE, sum_piece, &job);
     }
     fold_tables(work, work->sums, size, work->k * work->width);
 }

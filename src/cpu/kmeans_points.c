@@ -1,4 +1,5 @@
 /* The points of one problem: scratch layout, gathering, centring and scaling, labels back. */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -92,9 +93,9 @@ static void layout(qem_work *work, arena *a)
     work->h[0] = take(a, work->ldc, sizeof(float));
     work->h[1] = take(a, work->ldc, sizeof(float));
     work->only_tail = take(a, work->ldc, 1);
-    work->sums = take(a, work->threads * k * work->width, sizeof(int64_t));
-    work->counts[0] = take(a, work->threads * k, sizeof(uint64_t));
-    work->counts[1] = take(a, work->threads * k, sizeof(uint64_t));
+    work->sums = take(a, work->sum_threads * k * work->width, sizeof(int64_t));
+    work->counts[0] = take(a, work->sum_threads * k, sizeof(uint64_t));
+    work->counts[1] = take(a, work->sum_threads * k, sizeof(uint64_t));
     work->block_sums = take(a, blocks, sizeof(int64_t));
     work->block_max = take(a, blocks, sizeof(float));
     work->mean = take(a, work->width, sizeof(double));
@@ -110,6 +111,10 @@ static void describe(qem_work *work, const qem_cpu_kernels *kernels, const qem_s
     work->problem = problem;
     work->threads = threads;
     work->width = problem->width;
+    /* a table of sums a thread, but together no more than a few times the points */
+    work->sum_threads = threads;
+    while (work->sum_threads > 1 && work->sum_threads * problem->k * (work->width + 2) > problem->count * (work->width + 2))
+        work->sum_threads--;
     work->count = problem->count;
     work->segment[1].count = count_tail(points, problem);
     work->segment[0].count = problem->count - work->segment[1].count;
@@ -289,5 +294,7 @@ float qem_work_scaled(const qem_work *work, uint32_t p, float stored)
 
 float qem_work_stored(const qem_work *work, uint32_t p, float scaled)
 {
-    return (float)(ldexp((double)scaled, work->exponent) + work->mean[p]) + 0.0f;
+    /* a centroid lies among its points; rounding near the limit of f32 must not carry it beyond */
+    const double value = ldexp((double)scaled, work->exponent) + work->mean[p];
+    return (float)(value > FLT_MAX ? FLT_MAX : value < -FLT_MAX ? -FLT_MAX : value) + 0.0f;
 }

@@ -48,6 +48,7 @@ QEM_INLINE void copy_entries(const float *codebook, size_t group_stride, uint32_
 void QEM_SIMD(lookup)(const float *codebook, size_t group_stride, uint32_t dim, const uint32_t *codes, size_t n, float *out)
 {
     size_t i = 0;
+    if (n == 0) return; /* the pointers may be NULL then */
     switch (dim) {
     case 1:
         i = gather_entries(codebook, group_stride, 1, codes, n, out);

@@ -91,8 +91,12 @@ static int create_temporary(const char *directory, char *name, size_t room)
     for (unsigned attempt = 0; attempt < 1000; attempt++) {
         struct timespec now;
         clock_gettime(CLOCK_REALTIME, &now);
-        snprintf(name, room, "%s/.qem-%ld-%lx%lx-%u.tmp", directory, (long)getpid(), (unsigned long)now.tv_sec,
-                 (unsigned long)now.tv_nsec, attempt);
+        int length = snprintf(name, room, "%s/.qem-%ld-%lx%lx-%u.tmp", directory, (long)getpid(),
+                              (unsigned long)now.tv_sec, (unsigned long)now.tv_nsec, attempt);
+        if (length < 0 || (size_t)length >= room) {
+            errno = ENAMETOOLONG;
+            return -1;
+        }
         int descriptor = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (descriptor >= 0 || errno != EEXIST) return descriptor;
     }

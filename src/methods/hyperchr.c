@@ -48,7 +48,7 @@ static qem_status group(qem_fit *fit, partition_state *state, uint32_t intervals
     void *memory;
     QEM_TRY(fit->backend->alloc(context, fit->point_count, sizeof(uint32_t), &memory));
     state->keys = memory;
-    if (state->ids > 1) QEM_TRY(fit->backend->cell_ids(context, fit->points, intervals, fit->cells.cuts, state->keys));
+    QEM_TRY(fit->backend->cell_ids(context, fit->points, intervals, fit->cells.cuts, state->keys));
     QEM_TRY(fit->backend->alloc(context, fit->point_count, sizeof(uint32_t), &memory));
     fit->order = memory;
     QEM_TRY(fit->backend->group_by_key(context, state->keys, fit->point_count, state->ids, fit->order, state->offsets));
@@ -125,6 +125,10 @@ static qem_status share_centroids(qem_fit *fit, uint64_t *table)
 static qem_status partition_cells(qem_fit *fit, const partition_state *state)
 {
     void *memory;
+    if (fit->k < state->occupied && fit->recipe.k)
+        return qem_fail(fit->context, QEM_ERR_ARGUMENT,
+                        "hyperchr: %u intervals leave %llu non-empty cells, which need a centroid each; k is %llu",
+                        fit->recipe.intervals, (unsigned long long)state->occupied, (unsigned long long)fit->k);
     if (fit->k < state->occupied)
         return qem_fail(fit->context, QEM_ERR_BUDGET,
                         "hyperchr: %u intervals leave %llu non-empty cells, but the budget allows %llu centroids; the largest "

@@ -6,6 +6,7 @@
  */
 #include <float.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "../core/fixed.h"
@@ -133,15 +134,29 @@ static qem_status start_by_dp(qem_context *context, const histogram *h, uint32_t
 
 /* ---- start by companding ---- */
 
+/* x^(1/3) for x > 0 by Newton's iteration: IEEE operations only, so that libraries of mathematics make no difference. */
+static double cube_root(double x)
+{
+    int exponent;
+    double m = frexp(x, &exponent);
+    while (exponent % 3) {
+        m *= 0.5;
+        exponent++;
+    }
+    double y = 0.5 * m + 0.5; /* m lies in [1/8, 1) */
+    for (int i = 0; i < 8; i++) y = (2.0 * y + m / (y * y)) / 3.0;
+    return ldexp(y, exponent / 3);
+}
+
 /* Levels at the middle of k equal parts of the integral of density^(1/3). */
 static void start_by_density(const histogram *h, uint64_t k, double *levels)
 {
     double total = 0.0;
-    for (uint64_t b = 0; b < h->bins; b++) total += cbrt((h->count[b + 1] - h->count[b]) * h->width[b] * h->width[b]);
+    for (uint64_t b = 0; b < h->bins; b++) total += cube_root((h->count[b + 1] - h->count[b]) * h->width[b] * h->width[b]);
     double sum = 0.0;
     uint64_t j = 0;
     for (uint64_t b = 0; b < h->bins; b++) {
-        const double weight = cbrt((h->count[b + 1] - h->count[b]) * h->width[b] * h->width[b]);
+        const double weight = cube_root((h->count[b + 1] - h->count[b]) * h->width[b] * h->width[b]);
         for (; j < k && ((double)j + 0.5) * total / (double)k <= sum + weight; j++)
             levels[j] = h->at[b] + h->width[b] * ((((double)j + 0.5) * total / (double)k - sum) / weight - 0.5);
         sum += weight;
@@ -155,41 +170,60 @@ typedef struct lloyd_state {
     double center;     /* levels are relative to it */
     int shift;
     double total;      /* sum of (x - center)^2, for the tolerance */
+    double low, high;  /* extremes of the data */
     double *levels;    /* [k], ascending */
     float *thresholds; /* [k - 1], absolute */
     uint64_t *counts;
     int64_t *sums;
 } lloyd_state;
 
-static void sort_ascending(double *x, uint64_t n)
+static int by_value(const void *left, const void *right)
 {
-    for (uint64_t i = 1; i < n; i++) { /* nearly sorted: a few levels were moved */
-        const double value = x[i];
-        uint64_t j = i;
-        for (; j > 0 && x[j - 1] > value; j--) x[j] = x[j - 1];
-        x[j] = value;
-    }
+    const double a = *(const double *)left, b = *(const double *)right;
+    return (a > b) - (a < b);
 }
 
-/* An empty level goes where count * width^2 is largest: that interval is split in two. */
-static void repair_empty(const lloyd_state *state, uint64_t k)
+typedef struct candidate {
+    double weight; /* count * width^2 */
+    double width;
+    uint64_t level;
+} candidate;
+
+static int by_weight(const void *left, const void *right)
 {
-    for (uint64_t e = 0; e < k; e++) {
-        if (state->counts[e]) continue;
-        double largest = 0.0, width_there = 0.0;
-        uint64_t widest = 0;
-        for (uint64_t j = 1; j + 1 < k; j++) {
-            const double width = (double)state->thresholds[j] - (double)state->thresholds[j - 1];
-            if ((double)state->counts[j] * width * width <= largest || state->counts[j] < 2) continue;
-            largest = (double)state->counts[j] * width * width;
-            width_there = width;
-            widest = j;
-        }
-        if (largest == 0.0) return;
-        state->levels[e] = state->levels[widest] + 0.25 * width_there;
-        state->levels[widest] -= 0.25 * width_there;
-        state->counts[e] = state->counts[widest] /= 2;
+    const candidate *a = left, *b = right;
+    if (a->weight != b->weight) return a->weight > b->weight ? -1 : 1;
+    return a->level < b->level ? -1 : 1;
+}
+
+/* Empty levels go, in ascending order, where count * width^2 is largest: those intervals are split in two, each once. Returns
+ * whether one was moved. */
+static int split_intervals(const lloyd_state *state, uint64_t k, candidate *candidates)
+{
+    uint64_t found = 0, next = 0;
+    for (uint64_t j = 0; j < k; j++) {
+        const double low = j ? state->thresholds[j - 1] : state->low, high = j + 1 < k ? state->thresholds[j] : state->high;
+        if (state->counts[j] < 2 || !(high > low)) continue;
+        candidates[found++] = (candidate){ (double)state->counts[j] * (high - low) * (high - low), high - low, j };
     }
+    qsort(candidates, found, sizeof *candidates, by_weight);
+    for (uint64_t e = 0; e < k && next < found; e++) {
+        if (state->counts[e]) continue;
+        const candidate *c = &candidates[next++];
+        state->levels[e] = state->levels[c->level] + 0.25 * c->width;
+        state->levels[c->level] -= 0.25 * c->width;
+    }
+    qsort(state->levels, k, sizeof *state->levels, by_value);
+    return next > 0;
+}
+
+static qem_status repair_empty(qem_fit *fit, const lloyd_state *state, int *moved)
+{
+    void *memory;
+    QEM_TRY(qem_allocate(fit->context, fit->k, sizeof(candidate), &memory));
+    *moved |= split_intervals(state, fit->k, memory);
+    qem_release(fit->context, memory);
+    return QEM_OK;
 }
 
 static qem_status lloyd(qem_fit *fit, lloyd_state *state)
@@ -212,10 +246,9 @@ static qem_status lloyd(qem_fit *fit, lloyd_state *state)
             state->levels[j] = level;
             explained += level * level * (double)state->counts[j];
         }
-        if (empty) {
-            repair_empty(state, k);
-            sort_ascending(state->levels, k);
-            continue;
+        if (empty && pass + 1 < fit->recipe.iterations) {
+            QEM_TRY(repair_empty(fit, state, &moved));
+            if (moved) continue;
         }
         const double now = state->total - explained;
         if (!moved || before - now < fit->recipe.tolerance * before) break;
@@ -232,8 +265,8 @@ static qem_status store(qem_fit *fit, const lloyd_state *state)
         float level = (float)(state->center + state->levels[j]) + 0.0f;
         if (fit->recipe.codebook == QEM_DTYPE_F16) level = qem_f16_to_f32(qem_f32_to_f16(level));
         if (!isfinite(level))
-            return qem_fail(fit->context, QEM_ERR_RANGE, "lloydmax: level %g is beyond the range of f16 (65504); store the "
-                            "codebook as f32", state->center + state->levels[j]);
+            return qem_fail(fit->context, QEM_ERR_RANGE, "lloydmax: level %g is beyond the range of %s", state->center + state->levels[j],
+                            qem_dtype_name(fit->recipe.codebook));
         stored[j] = level;
     }
     QEM_TRY(fit->backend->to_device(fit->context, fit->codebook, stored, fit->k * sizeof(float)));
@@ -307,6 +340,8 @@ static qem_status fit_levels(qem_fit *fit)
     QEM_TRY(backend->extremes(fit->context, fit->points.x, fit->point_count, &min, &max));
     QEM_TRY(backend->mean(fit->context, fit->points.x, fit->point_count, &state.center));
     QEM_TRY(backend->sum(fit->context, fit->points.x, fit->point_count, state.center, &sum, &state.total));
+    state.low = min;
+    state.high = max;
     const double reach = fmax((double)max - state.center, state.center - (double)min);
     state.shift = qem_fixed_shift(fit->point_count, reach);
     QEM_TRY(qem_allocate(fit->context, fit->k, 4 * sizeof(double), &memory));

@@ -46,7 +46,8 @@ template <typename T> void expect_gaps_untouched(qem_dtype dtype)
                 std::vector<T> out(shift + 17 * stride + 64, T(77));
                 context().must(qem_dequantize(context(), artifact.get(), 0, 17, dtype, out.data() + shift, stride));
                 for (size_t at = 0; at < out.size(); at++) {
-                    const size_t row = at < shift ? 17 : (at - shift) / stride, col = at < shift ? 0 : (at - shift) % stride;
+                    const size_t row = at < shift ? 17 : (at - shift) / stride,
+                                 col = at < shift ? 0 : (at - shift) % stride;
                     if (row < 17 && col < 13)
                         ASSERT_EQ(out[at], packed[row * 13 + col]);
                     else
@@ -66,8 +67,10 @@ TEST(Dequantize, GapsAreNotWritten)
 // Values whose rounding is delicate: halfway cases of both types, subnormals, the largest that still fit.
 Matrix delicate()
 {
-    std::vector<float> x = { 0.0f, -0.0f, 1.0f, 65504.0f, 65519.996f, -65519.0f, 0x1p-14f, 0x1p-24f, 0x1p-25f, 0x1.8p-25f, 0x1.000002p-25f,
-                             0x1.002p0f, 0x1.006p0f, 0x1.00200002p0f, 0x1.01p0f, 0x1.03p0f, 0x1.010002p0f, 0x1.ffep-15f, 0x1.ffcp-15f };
+    std::vector<float> x = { 0.0f,        -0.0f,           1.0f,      65504.0f,   65519.996f,      -65519.0f,
+                             0x1p-14f,    0x1p-24f,        0x1p-25f,  0x1.8p-25f, 0x1.000002p-25f, 0x1.002p0f,
+                             0x1.006p0f,  0x1.00200002p0f, 0x1.01p0f, 0x1.03p0f,  0x1.010002p0f,   0x1.ffep-15f,
+                             0x1.ffcp-15f };
     Random random(3);
     while (x.size() < 240) {
         const int exponent = static_cast<int>(random.below(40)) - 26;

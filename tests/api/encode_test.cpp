@@ -71,7 +71,8 @@ TEST(Encode, NewRowsOfTheSameKindDecodeSensibly)
     const Matrix m = gaussian(2000, 16, 1), more = gaussian(500, 16, 2);
     for (qem_method method : kMethods) {
         const Artifact base = quantize(context(), m.view(), recipe_k(method, 16));
-        const double fitted = query(base).metrics.nmse, fresh = query(encode(context(), base, more.view())).metrics.nmse;
+        const double fitted = query(base).metrics.nmse,
+                     fresh = query(encode(context(), base, more.view())).metrics.nmse;
         EXPECT_LT(fresh, 1.15 * fitted) << qem_method_name(method);
     }
 }
@@ -131,7 +132,8 @@ TEST(Encode, GroupsWithUnusedEntriesAreExact)
     for (uint64_t i = 0; i < m.rows; i++)
         for (uint64_t j = 0; j < 4; j++) m.at(i, j) = 10000.0f + static_cast<float>(i % 2) * 0.01f; // two sub-vectors
     const Artifact base = quantize(context(), m.view(), recipe_k(QEM_METHOD_PQ, 16));
-    const std::vector<float> fitted = decode(context(), base), again = decode(context(), encode(context(), base, m.view()));
+    const std::vector<float> fitted = decode(context(), base),
+                             again = decode(context(), encode(context(), base, m.view()));
     for (uint64_t i = 0; i < m.rows; i++)
         for (uint64_t j = 0; j < 4; j++) {
             ASSERT_EQ(fitted[i * 8 + j], m.at(i, j));
@@ -144,7 +146,8 @@ TEST(Encode, ShiftedDataKeepTheirError)
     const Matrix m = gaussian(500, 8, 1, 1.0, 10000.0);
     for (qem_method method : { QEM_METHOD_PQ, QEM_METHOD_VQ, QEM_METHOD_HYPERCHR, QEM_METHOD_LLOYDMAX }) {
         const Artifact base = quantize(context(), m.view(), recipe_k(method, 16));
-        EXPECT_NEAR(query(encode(context(), base, m.view())).metrics.mse, query(base).metrics.mse, 1e-4 * query(base).metrics.mse)
+        EXPECT_NEAR(query(encode(context(), base, m.view())).metrics.mse, query(base).metrics.mse,
+                    1e-4 * query(base).metrics.mse)
             << qem_method_name(method);
     }
 }

@@ -242,7 +242,8 @@ TEST(Cancel, StopsWithItsStatusAndNoLeak)
             for (int at : { 1, calls }) {
                 canceller.calls = 0;
                 canceller.cancel_at = at;
-                EXPECT_EQ(qem_quantize(context, &view, nullptr, &recipe, &artifact), QEM_ERR_CANCELLED) << qem_method_name(method);
+                EXPECT_EQ(qem_quantize(context, &view, nullptr, &recipe, &artifact), QEM_ERR_CANCELLED)
+                    << qem_method_name(method);
                 EXPECT_EQ(artifact, nullptr);
                 EXPECT_FALSE(context.error().empty());
                 EXPECT_EQ(counter.alive.size(), before);
@@ -265,7 +266,8 @@ TEST(Cancel, KmeansLeavesItsOutputsAlone)
         std::vector<uint32_t> labels(400, 7);
         uint64_t used = 7;
         double objective = 7.0;
-        EXPECT_EQ(qem_kmeans(context, &view, 8, nullptr, centroids.data(), labels.data(), &used, &objective), QEM_ERR_CANCELLED);
+        EXPECT_EQ(qem_kmeans(context, &view, 8, nullptr, centroids.data(), labels.data(), &used, &objective),
+                  QEM_ERR_CANCELLED);
         EXPECT_EQ(centroids, std::vector<float>(32, 7.0f));
         EXPECT_EQ(labels, std::vector<uint32_t>(400, 7));
         EXPECT_EQ(used, 7u);

@@ -65,7 +65,8 @@ void check(const Matrix &m, uint64_t k, const Result &r)
     for (uint64_t i = 0; i < m.rows; i++) {
         ASSERT_LT(r.labels[i], r.used);
         const double own = distance(&m.x[i * dim], &r.centroids[r.labels[i] * dim], dim);
-        for (uint64_t c = 0; c < r.used; c++) ASSERT_LE(own, distance(&m.x[i * dim], &r.centroids[c * dim], dim) + slack);
+        for (uint64_t c = 0; c < r.used; c++)
+            ASSERT_LE(own, distance(&m.x[i * dim], &r.centroids[c * dim], dim) + slack);
         sum += own;
     }
     // rounding of the stored centroids can add as much as the square of their last digit
@@ -81,8 +82,8 @@ TEST(Kmeans, LabelsAndObjectiveOnEveryKindOfMatrix)
         for (uint64_t dim : { 1, 2, 3, 4, 8, 19 })
             for (uint64_t k : { 1, 2, 7, 16, 33 })
                 for (uint64_t n : { 33, 200 }) {
-                    SCOPED_TRACE("kind " + std::to_string(kind) + ", " + std::to_string(n) + " x " + std::to_string(dim) + ", k " +
-                                 std::to_string(k));
+                    SCOPED_TRACE("kind " + std::to_string(kind) + ", " + std::to_string(n) + " x " +
+                                 std::to_string(dim) + ", k " + std::to_string(k));
                     const Matrix m = any_matrix(kind, n, dim, dim);
                     check(m, k, kmeans(m, k));
                     if (HasFatalFailure()) return;
@@ -127,6 +128,22 @@ TEST(Kmeans, NoClusterIsEmptyWhereThereAreEnoughPoints)
     }
 }
 
+// Cases found by search in which a cluster does lose all its points on the way and would stay empty.
+TEST(Kmeans, ClustersThatLoseTheirPointsGetNewOnes)
+{
+    struct {
+        int kind;
+        uint64_t n, dim, seed, k;
+    } const cases[] = { { 0, 100, 1, 84, 36 },   { 0, 100, 1, 1597, 49 }, { 0, 100, 1, 2529, 31 },
+                        { 1, 40, 1, 2059, 21 },  { 1, 100, 1, 1366, 18 }, { 1, 100, 2, 580, 32 },
+                        { 1, 100, 2, 1343, 45 }, { 1, 100, 2, 2347, 49 } };
+    for (const auto &c : cases) {
+        const Result r = kmeans(any_matrix(c.kind, c.n, c.dim, c.seed), c.k, c.seed);
+        ASSERT_EQ(r.used, c.k);
+        EXPECT_EQ(std::set<uint32_t>(r.labels.begin(), r.labels.end()).size(), c.k) << "seed " << c.seed;
+    }
+}
+
 TEST(Kmeans, FindsSeparatedClusters)
 {
     Matrix m(600, 3);
@@ -152,7 +169,8 @@ TEST(Kmeans, KnobsDoWhatTheySay)
     check(m, 20, seeds);
     for (uint64_t c = 0; c < 20; c++) { // seeds are points
         double least = INFINITY;
-        for (uint64_t i = 0; i < m.rows; i++) least = std::min(least, distance(&m.x[i * 4], &seeds.centroids[c * 4], 4));
+        for (uint64_t i = 0; i < m.rows; i++)
+            least = std::min(least, distance(&m.x[i * 4], &seeds.centroids[c * 4], 4));
         EXPECT_LT(least, 1e-12);
     }
     double before = seeds.objective;

@@ -88,7 +88,9 @@ TEST(Plan, TakesTheLargestKThatFits)
         ASSERT_LE(8.0 * static_cast<double>(p.stored_bytes), budget);
         ASSERT_EQ(p.budget_bytes, static_cast<uint64_t>(budget / 8.0));
         ASSERT_EQ(p.stored_bytes, p.parts.codes + p.parts.codebook + p.parts.swap_map + p.parts.scale + p.parts.mean);
-        const uint64_t most = r.method == QEM_METHOD_RTN ? 65536 : is_per_group(r.method) ? rows : rows * ((cols + dim - 1) / dim);
+        const uint64_t most = r.method == QEM_METHOD_RTN ? 65536
+                              : is_per_group(r.method)   ? rows
+                                                         : rows * ((cols + dim - 1) / dim);
         const uint64_t next = r.method == QEM_METHOD_RTN ? 2 * p.k : p.k + 1;
         ASSERT_LE(p.k, most);
         if (next <= most) {

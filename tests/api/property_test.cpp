@@ -1,4 +1,5 @@
-// Thousands of small random recipes on random matrices: budget kept, parts add up, decode and metrics by the definition.
+// Thousands of small random recipes on random matrices: budget kept, parts add up, decode and metrics by the
+// definition.
 #include <gtest/gtest.h>
 
 #include "support/reference.h"
@@ -31,14 +32,16 @@ Case random_case(uint64_t seed)
     c.recipe.iterations = static_cast<uint32_t>(random.below(6));
     if (random.below(5) == 0) c.recipe.restarts = 2;
     if (random.below(5) == 0) c.recipe.tolerance = 0.1 * random.unit();
-    c.name = "seed " + std::to_string(seed) + ": " + qem_method_name(c.recipe.method) + ", " + std::to_string(c.m.rows) + " x " +
-             std::to_string(c.m.cols) + " of kind " + std::to_string(kind);
+    c.name = "seed " + std::to_string(seed) + ": " + qem_method_name(c.recipe.method) + ", " +
+             std::to_string(c.m.rows) + " x " + std::to_string(c.m.cols) + " of kind " + std::to_string(kind);
     return c;
 }
 
 void check_metrics(const qem_metrics &reported, const Errors &direct, uint64_t count)
 {
-    const auto near = [](double a, double b) { return (std::isnan(a) && std::isnan(b)) || std::fabs(a - b) <= 1e-12 * std::fabs(b); };
+    const auto near = [](double a, double b) {
+        return (std::isnan(a) && std::isnan(b)) || std::fabs(a - b) <= 1e-12 * std::fabs(b);
+    };
     EXPECT_TRUE(near(reported.mae, direct.mae)) << reported.mae << " " << direct.mae;
     EXPECT_TRUE(near(reported.mse, direct.mse)) << reported.mse << " " << direct.mse;
     EXPECT_TRUE(near(reported.mre, direct.mre)) << reported.mre << " " << direct.mre;
@@ -58,7 +61,8 @@ void check_artifact(const Context &context, const Case &c, const Artifact &artif
     uint64_t bytes = 0;
     for (const auto &part : parts_of(artifact)) bytes += part.second.size();
     EXPECT_EQ(info.stored_bytes, bytes);
-    EXPECT_EQ(info.stored_bytes, info.parts.codes + info.parts.codebook + info.parts.swap_map + info.parts.scale + info.parts.mean);
+    EXPECT_EQ(info.stored_bytes,
+              info.parts.codes + info.parts.codebook + info.parts.swap_map + info.parts.scale + info.parts.mean);
     const std::vector<float> decoded = decode(context, artifact);
     EXPECT_EQ(decoded, decode_reference(artifact).x);
     for (float x : decoded) ASSERT_TRUE(std::isfinite(x));
@@ -77,7 +81,8 @@ TEST_P(Property, BudgetPartsDecodeAndMetrics)
 {
     const Context context(with_seed(static_cast<uint64_t>(GetParam())));
     int made = 0, refused = 0;
-    for (uint64_t seed = 500 * static_cast<uint64_t>(GetParam()); seed < 500 * (static_cast<uint64_t>(GetParam()) + 1); seed++) {
+    for (uint64_t seed = 500 * static_cast<uint64_t>(GetParam()); seed < 500 * (static_cast<uint64_t>(GetParam()) + 1);
+         seed++) {
         const Case c = random_case(seed);
         SCOPED_TRACE(c.name);
         const qem_view view = c.m.view();

@@ -19,7 +19,8 @@ std::vector<float> reference(const Matrix &m, uint32_t dim, uint32_t intervals)
             const double at = static_cast<double>(pool.size() - 1) * c / intervals;
             const size_t below = static_cast<size_t>(at);
             const long double low = pool[below], high = pool[std::min(below + 1, pool.size() - 1)];
-            cuts.push_back(static_cast<float>(low + (high - low) * static_cast<long double>(at - static_cast<double>(below))));
+            cuts.push_back(
+                static_cast<float>(low + (high - low) * static_cast<long double>(at - static_cast<double>(below))));
         }
     }
     return cuts;
@@ -36,8 +37,8 @@ void check(const Context &context, const Matrix &m, uint32_t dim, uint32_t inter
     for (size_t i = 0; i < cuts.size(); i++) {
         // one rounding of the interpolation may differ; where no interpolation is needed the value is exact
         const float up = std::nextafter(expected[i], INFINITY), down = std::nextafter(expected[i], -INFINITY);
-        ASSERT_TRUE(cuts[i] >= down && cuts[i] <= up)
-            << m.rows << " x " << m.cols << ", dim " << dim << ", intervals " << intervals << ": " << cuts[i] << " for " << expected[i];
+        ASSERT_TRUE(cuts[i] >= down && cuts[i] <= up) << m.rows << " x " << m.cols << ", dim " << dim << ", intervals "
+                                                      << intervals << ": " << cuts[i] << " for " << expected[i];
     }
     for (uint32_t p = 0; p < dim; p++)
         ASSERT_TRUE(std::is_sorted(cuts.begin() + p * (intervals - 1), cuts.begin() + (p + 1) * (intervals - 1)));
@@ -64,6 +65,18 @@ TEST(Quantiles, ManyIntervalsAndPositions)
     check(context, gaussian(400, 20, 1), 10, 255);
     check(context, heavy_tails(400, 20, 2), 17, 20);
     check(context, integers(100, 30, 3, 5), 11, 255);
+}
+
+// Enough elements at a position that they are counted in tables and not sorted, in several rounds for many intervals.
+TEST(Quantiles, TablesEqualSortingOnEveryKindOfMatrix)
+{
+    const Context context(with_threads(2));
+    for (int kind = 0; kind < kKinds; kind++)
+        for (uint32_t intervals : { 2, 7, 60 }) {
+            SCOPED_TRACE("kind " + std::to_string(kind));
+            check(context, any_matrix(kind, 9001, 4, 3), 1, intervals);
+            if (HasFatalFailure()) return;
+        }
 }
 
 // More elements than a piece of work, so that several threads count.

@@ -32,8 +32,8 @@ TEST_F(Save, EveryMethodComesBackAsItWas)
                 for (uint64_t k : { 1, 16 })
                     for (uint64_t cols : { 1, 14, 16 }) {
                         if (method == QEM_METHOD_RTN && stored == QEM_DTYPE_F16) continue;
-                        SCOPED_TRACE(std::string(qem_method_name(method)) + ", levels " + std::to_string(levels) + ", cols " +
-                                     std::to_string(cols));
+                        SCOPED_TRACE(std::string(qem_method_name(method)) + ", levels " + std::to_string(levels) +
+                                     ", cols " + std::to_string(cols));
                         const Matrix m = gaussian(50, cols, 1);
                         qem_recipe recipe = recipe_k(method, k);
                         recipe.levels = levels;
@@ -60,7 +60,8 @@ TEST_F(Save, EveryMethodComesBackAsItWas)
                         EXPECT_TRUE(std::isnan(b.quantize_seconds));
                         // a loaded artifact encodes like the one that was saved
                         const Matrix more = gaussian(6, cols, 2);
-                        EXPECT_EQ(parts_of(encode(context, loaded, more.view())), parts_of(encode(context, artifact, more.view())));
+                        EXPECT_EQ(parts_of(encode(context, loaded, more.view())),
+                                  parts_of(encode(context, artifact, more.view())));
                     }
 }
 

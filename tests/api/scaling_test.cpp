@@ -7,10 +7,12 @@ using namespace qem_test;
 
 namespace {
 
-constexpr qem_method kFitted[] = { QEM_METHOD_LLOYDMAX, QEM_METHOD_VQ, QEM_METHOD_PQ, QEM_METHOD_HYPERCHR, QEM_METHOD_QET };
+constexpr qem_method kFitted[] = { QEM_METHOD_LLOYDMAX, QEM_METHOD_VQ, QEM_METHOD_PQ, QEM_METHOD_HYPERCHR,
+                                   QEM_METHOD_QET };
 
 class Scaling : public ::testing::TestWithParam<qem_method> {};
-INSTANTIATE_TEST_SUITE_P(All, Scaling, ::testing::ValuesIn(kFitted), [](const auto &info) { return qem_method_name(info.param); });
+INSTANTIATE_TEST_SUITE_P(All, Scaling, ::testing::ValuesIn(kFitted),
+                         [](const auto &info) { return qem_method_name(info.param); });
 
 // Rounding moves points, and k-means answers a moved point with another local minimum: restarts take that luck away.
 double nmse(const Matrix &m, const qem_method method)
@@ -56,7 +58,8 @@ TEST_P(Scaling, PowersOfTwoKeepEveryCode)
     const Context context;
     const auto codes = parts_of(quantize(context, plain.view(), recipe_k(GetParam(), 16)))["codes"];
     for (int exponent : { -90, -20, 1, 100 })
-        EXPECT_EQ(parts_of(quantize(context, changed(plain, std::ldexp(1.0, exponent), 0.0).view(), recipe_k(GetParam(), 16)))["codes"],
+        EXPECT_EQ(parts_of(quantize(context, changed(plain, std::ldexp(1.0, exponent), 0.0).view(),
+                                    recipe_k(GetParam(), 16)))["codes"],
                   codes)
             << "2^" << exponent;
 }

@@ -15,9 +15,9 @@ INSTANTIATE_TEST_SUITE_P(All, Shapes, ::testing::Combine(::testing::ValuesIn(kMe
                                     std::to_string(std::get<1>(info.param));
                          });
 
-constexpr std::pair<uint64_t, uint64_t> kShapes[] = { { 1, 1 },  { 1, 2 },  { 1, 13 }, { 13, 1 },  { 2, 2 },   { 3, 5 },
-                                                      { 5, 3 },  { 7, 8 },  { 4, 17 }, { 65, 4 },  { 129, 7 }, { 33, 31 },
-                                                      { 2, 129 } };
+constexpr std::pair<uint64_t, uint64_t> kShapes[] = { { 1, 1 },   { 1, 2 },   { 1, 13 }, { 13, 1 }, { 2, 2 },
+                                                      { 3, 5 },   { 5, 3 },   { 7, 8 },  { 4, 17 }, { 65, 4 },
+                                                      { 129, 7 }, { 33, 31 }, { 2, 129 } };
 
 qem_recipe recipe_for(uint64_t rows, uint64_t cols, uint32_t dim, uint64_t k)
 {
@@ -70,8 +70,8 @@ TEST_P(Shapes, RoundTrip)
             for (uint64_t k : { 1, 4, 64 })
                 for (int kind : { 0, 3, 4, 5 }) {
                     if (k == 1 && kind != 0) continue;
-                    SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(cols) + ", dim " + std::to_string(dim) + ", k " +
-                                 std::to_string(k) + ", kind " + std::to_string(kind));
+                    SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(cols) + ", dim " + std::to_string(dim) +
+                                 ", k " + std::to_string(k) + ", kind " + std::to_string(kind));
                     check(context, any_matrix(kind, rows, cols, 7), recipe_for(rows, cols, dim, k), kind == 5);
                     if (HasFailure()) return;
                 }
@@ -86,7 +86,8 @@ TEST_P(Shapes, AsManyCentroidsAsVectorsLeaveNoError)
     for (const auto &[rows, cols] : kShapes) {
         const uint32_t dim = is_scalar(method) ? 1 : 3;
         const Matrix m = gaussian(rows, cols, 3);
-        const qem_artifact_info info = query(quantize(context, m.view(), recipe_for(rows, cols, dim, uint64_t(1) << 20)));
+        const qem_artifact_info info =
+            query(quantize(context, m.view(), recipe_for(rows, cols, dim, uint64_t(1) << 20)));
         EXPECT_LT(info.metrics.max_error, 5e-3) << rows << " x " << cols;
         EXPECT_LT(info.metrics.mse, 1e-7) << rows << " x " << cols;
     }

@@ -44,8 +44,10 @@ TEST(Swap, ForwardAndMapAreTheDefinition)
                             ASSERT_EQ(map.back(), 0xaa);
                             ordered.pop_back();
                             map.pop_back();
-                            ASSERT_EQ(map, bits_to_bytes(expected.bits)) << rows << " x " << cols << ", levels " << levels;
-                            ASSERT_TRUE(same_bits(ordered, expected.ordered.x)) << rows << " x " << cols << ", levels " << levels;
+                            ASSERT_EQ(map, bits_to_bytes(expected.bits))
+                                << rows << " x " << cols << ", levels " << levels;
+                            ASSERT_TRUE(same_bits(ordered, expected.ordered.x))
+                                << rows << " x " << cols << ", levels " << levels;
                         }
         }
 }
@@ -62,9 +64,11 @@ TEST(Swap, InverseIsTheIdentity)
                     std::vector<uint8_t> map(qem_swap_map_bytes(m.rows, cols, levels) + 1);
                     const qem_view view = m.view();
                     context.must(qem_swap_forward(context, &view, levels, ordered.data(), map.data()));
-                    context.must(qem_swap_inverse(context, ordered.data(), map.data(), m.rows, cols, levels, restored.data()));
+                    context.must(
+                        qem_swap_inverse(context, ordered.data(), map.data(), m.rows, cols, levels, restored.data()));
                     ASSERT_TRUE(same_bits(restored, m.x)) << cols << " columns, levels " << levels << ", kind " << kind;
-                    context.must(qem_swap_inverse(context, ordered.data(), map.data(), m.rows, cols, levels, ordered.data()));
+                    context.must(
+                        qem_swap_inverse(context, ordered.data(), map.data(), m.rows, cols, levels, ordered.data()));
                     ASSERT_TRUE(same_bits(ordered, m.x)) << "in place";
                 }
     }
@@ -94,7 +98,8 @@ TEST(Swap, MapBytes)
     EXPECT_EQ(qem_swap_map_bytes(100, 64, 2), 800u);
     EXPECT_EQ(qem_swap_map_bytes(3, 1, 8), 0u);      // nothing to compare
     EXPECT_EQ(qem_swap_map_bytes(1, 3, 2), 1u);      // one pair, then a pair in S
-    EXPECT_EQ(qem_swap_map_bytes(uint64_t(1) << 24, (uint64_t(1) << 24) - 2, 1), ((uint64_t(1) << 47) - (uint64_t(1) << 24)) / 8);
+    EXPECT_EQ(qem_swap_map_bytes(uint64_t(1) << 24, (uint64_t(1) << 24) - 2, 1),
+              ((uint64_t(1) << 47) - (uint64_t(1) << 24)) / 8);
 }
 
 } // namespace

@@ -72,7 +72,8 @@ Stored lay_out(const Matrix &m, qem_dtype dtype, uint64_t row_stride, uint64_t c
     const size_t size = qem_dtype_size(dtype);
     const uint64_t row_bytes = pitch ? pitch : (row_stride ? row_stride : m.cols) * size;
     const uint64_t col_bytes = (col_stride ? col_stride : 1) * size;
-    Stored s = { std::vector<unsigned char>(shift + (m.rows - 1) * row_bytes + (m.cols - 1) * col_bytes + size + 16, 0xff),
+    Stored s = { std::vector<unsigned char>(shift + (m.rows - 1) * row_bytes + (m.cols - 1) * col_bytes + size + 16,
+                                            0xff),
                  QEM_VIEW_INIT };
     for (uint64_t i = 0; i < m.rows; i++)
         for (uint64_t j = 0; j < m.cols; j++) put(s.bytes, shift + i * row_bytes + j * col_bytes, dtype, m.at(i, j));
@@ -137,7 +138,8 @@ TEST(Views, EveryF16AndBf16Value)
         std::vector<uint16_t> halves;
         std::vector<float> values;
         for (uint32_t h = 0; h < 0x10000; h++) {
-            const double x = dtype == QEM_DTYPE_F16 ? value_of_f16(static_cast<uint16_t>(h)) : value_of_bf16(static_cast<uint16_t>(h));
+            const double x = dtype == QEM_DTYPE_F16 ? value_of_f16(static_cast<uint16_t>(h))
+                                                    : value_of_bf16(static_cast<uint16_t>(h));
             if (!std::isfinite(x)) continue;
             halves.push_back(static_cast<uint16_t>(h));
             values.push_back(static_cast<float>(x));
@@ -175,7 +177,8 @@ TEST(Views, NanAndInfinityAreNamedWithTheirPlace)
     for (qem_dtype dtype : { QEM_DTYPE_F32, QEM_DTYPE_F16, QEM_DTYPE_BF16, QEM_DTYPE_F64 })
         for (uint64_t stride : { uint64_t(0), cols + 1 })
             for (int bad = 0; bad < 3; bad++)
-                for (const auto &[row, col] : { std::pair<uint64_t, uint64_t>(0, 0), { 0, 20 }, { 17, 16 }, { 29, 20 } }) {
+                for (const auto &[row, col] :
+                     { std::pair<uint64_t, uint64_t>(0, 0), { 0, 20 }, { 17, 16 }, { 29, 20 } }) {
                     const Matrix m = values_for(dtype, rows, cols);
                     const size_t size = qem_dtype_size(dtype);
                     Stored s = lay_out(m, dtype, stride, 0, 0, 0);

@@ -112,8 +112,8 @@ TEST(Allocate, IsProportionalBetweenTheBounds)
                 // a could give one away and b could take one: then a must not be richer by more than that
                 if (share[a] == 1 || share[b] == c.most[b]) continue;
                 ASSERT_LE((share[a] - 1) * c.counts[b], (share[b] + 1) * c.counts[a])
-                    << "round " << round << ": " << share[a] << " for " << c.counts[a] << " points, " << share[b] << " for "
-                    << c.counts[b];
+                    << "round " << round << ": " << share[a] << " for " << c.counts[a] << " points, " << share[b]
+                    << " for " << c.counts[b];
             }
     }
 }
@@ -132,7 +132,8 @@ TEST(Allocate, EqualCellsDifferByOneAtMostAndTheLowerHasMore)
 {
     Random random(4);
     for (int round = 0; round < 300; round++) {
-        const uint64_t cells = 1 + random.below(40), each = 1 + random.below(50), total = cells + random.below(cells * each);
+        const uint64_t cells = 1 + random.below(40), each = 1 + random.below(50),
+                       total = cells + random.below(cells * each);
         const Numbers share = allocate(total, Numbers(cells, each), Numbers(cells, each));
         ASSERT_TRUE(std::is_sorted(share.rbegin(), share.rend())) << "round " << round;
         ASSERT_LE(share.front() - share.back(), 1u) << "round " << round;

@@ -73,7 +73,8 @@ void check_cells(const Matrix &m, const Artifact &artifact)
     const std::set<uint32_t> occupied(ids.begin(), ids.end());
     ASSERT_EQ(cells.count, occupied.size());
     ASSERT_EQ(info.cells, occupied.size());
-    ASSERT_EQ(std::vector<uint32_t>(cells.id, cells.id + cells.count), std::vector<uint32_t>(occupied.begin(), occupied.end()));
+    ASSERT_EQ(std::vector<uint32_t>(cells.id, cells.id + cells.count),
+              std::vector<uint32_t>(occupied.begin(), occupied.end()));
     ASSERT_EQ(cells.first[0], 0u);
     ASSERT_EQ(cells.first[cells.count], info.k);
     std::map<uint32_t, std::set<Key>> distinct;
@@ -179,15 +180,17 @@ TEST(Hyperchr, DefaultIntervalsFollowTheRule)
     EXPECT_EQ(seen, std::set<uint32_t>({ 1, 2, 3 })) << "the cases have to cover all three";
 }
 
-TEST(Hyperchr, MoreCellsThanCentroidsIsABudgetError)
+TEST(Hyperchr, MoreCellsThanCentroidsAreRefused)
 {
     const Matrix m = gaussian(400, 16, 9);
     qem_recipe recipe = recipe_k(QEM_METHOD_HYPERCHR, 20);
     recipe.intervals = 3; // 81 cells
     const qem_view view = m.view();
     qem_artifact *artifact = nullptr;
-    EXPECT_EQ(qem_quantize(context(), &view, nullptr, &recipe, &artifact), QEM_ERR_BUDGET);
+    // an explicit k contradicts the intervals; a budget is too small for them
+    EXPECT_EQ(qem_quantize(context(), &view, nullptr, &recipe, &artifact), QEM_ERR_ARGUMENT);
     EXPECT_EQ(artifact, nullptr);
+    EXPECT_NE(context().error().find("81"), std::string::npos) << context().error();
     // the ratio that the text names does work
     recipe.k = 0;
     recipe.ratio = 30.0;
@@ -208,7 +211,8 @@ TEST(Hyperchr, TooManyCellsAreRefused)
     for (auto [intervals, dim] : { std::pair<uint32_t, uint32_t>(255, 4), { 65, 4 }, { 2, 25 }, { 256, 1 } }) {
         recipe.intervals = intervals;
         recipe.dim = dim;
-        EXPECT_EQ(qem_quantize(context(), &view, nullptr, &recipe, &artifact), QEM_ERR_ARGUMENT) << intervals << "^" << dim;
+        EXPECT_EQ(qem_quantize(context(), &view, nullptr, &recipe, &artifact), QEM_ERR_ARGUMENT)
+            << intervals << "^" << dim;
     }
     recipe.intervals = 0; // by default no grid is tried that has too many
     recipe.dim = 30;

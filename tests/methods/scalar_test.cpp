@@ -72,7 +72,8 @@ TEST(Rtn, IsNearestWhereTheMiddleOfTwoLevelsIsNoFloat)
         for (size_t i = 0; i < m.x.size(); i++) {
             double least = INFINITY;
             for (float level : u.codebook) least = std::min(least, std::fabs(static_cast<double>(m.x[i]) - level));
-            ASSERT_EQ(std::fabs(static_cast<double>(m.x[i]) - decoded[i]), least) << "round " << round << ", x " << m.x[i];
+            ASSERT_EQ(std::fabs(static_cast<double>(m.x[i]) - decoded[i]), least)
+                << "round " << round << ", x " << m.x[i];
         }
     }
 }
@@ -184,7 +185,8 @@ TEST(Lloydmax, NeighbouringFloatsAreKeptApart)
     EXPECT_EQ(squared_error(two, 2), 0.0);
     // values in one bin of the histogram, far from the mean
     Matrix m(1, 9);
-    m.x = { -50.0f, 100.0f, std::nextafter(100.0f, 101.0f), std::nextafter(100.0f, 99.0f), 0.0f, 1.0f, -50.0f, 100.01f, 99.99f };
+    m.x = { -50.0f,  100.0f, std::nextafter(100.0f, 101.0f), std::nextafter(100.0f, 99.0f), 0.0f, 1.0f, -50.0f,
+            100.01f, 99.99f };
     EXPECT_EQ(squared_error(m, 8), 0.0);
 }
 
@@ -192,8 +194,8 @@ TEST(Lloydmax, NeighbouringFloatsAreKeptApart)
 TEST(Lloydmax, MeetsTheKnownDistortionsOfTheNormal)
 {
     const Matrix m = gaussian(2000, 100, 9);
-    const std::map<uint64_t, double> known = { { 1, 1.0 }, { 2, 0.3634 }, { 4, 0.1175 }, { 8, 0.03454 }, { 16, 0.009497 },
-                                               { 32, 0.002499 } };
+    const std::map<uint64_t, double> known = { { 1, 1.0 },     { 2, 0.3634 },    { 4, 0.1175 },
+                                               { 8, 0.03454 }, { 16, 0.009497 }, { 32, 0.002499 } };
     for (const auto &entry : known) {
         const double mse = query(quantize(context(), m.view(), recipe_k(QEM_METHOD_LLOYDMAX, entry.first))).metrics.mse;
         EXPECT_NEAR(mse, entry.second, 0.015 * entry.second) << "k " << entry.first;

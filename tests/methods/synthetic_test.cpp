@@ -1,4 +1,5 @@
-// The tables of mean squared errors on the papers' synthetic data: 1024 x 128, seeds 0..3, defaults, honest bytes, s = 4.
+// The tables of mean squared errors on the papers' synthetic data: 1024 x 128, seeds 0..3, defaults, honest bytes, s
+// = 4.
 #include <gtest/gtest.h>
 
 #include <map>
@@ -92,7 +93,8 @@ TEST(SyntheticData, HasItsDistribution)
         EXPECT_GE(static_cast<double>(outside), 0.98 * outliers - 3.0); // one in 200 outliers falls into [0,1]
         if (rate <= 0.3) {
             EXPECT_NEAR(sum / static_cast<double>(inside), 0.5, 0.002);
-            EXPECT_NEAR(std::sqrt(squared / static_cast<double>(inside)), 0.1595, 0.002); // 0.16 less what truncation takes
+            EXPECT_NEAR(std::sqrt(squared / static_cast<double>(inside)), 0.1595,
+                        0.002); // 0.16 less what truncation takes
         }
     }
 }

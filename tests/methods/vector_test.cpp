@@ -36,7 +36,8 @@ void expect_nearest(const Matrix &points, const Unpacked &u)
             const float *x = &points.x[i * u.cols + g * u.dim];
             double least = INFINITY;
             for (uint64_t c = 0; c < u.k; c++) least = std::min(least, distance(x, u.entry(g, c), u.width(g)));
-            ASSERT_LE(distance(x, u.entry(g, u.code(i, g)), u.width(g)), least + slack) << "row " << i << ", group " << g;
+            ASSERT_LE(distance(x, u.entry(g, u.code(i, g)), u.width(g)), least + slack)
+                << "row " << i << ", group " << g;
         }
     }
 }
@@ -103,7 +104,8 @@ TEST(Vector, SharedComponentWithoutMembersIsZero)
     Matrix m(40, 6); // groups of 4 and 2; the tail lies far from everything else
     Random random(2);
     for (uint64_t i = 0; i < m.rows; i++)
-        for (uint64_t j = 0; j < m.cols; j++) m.at(i, j) = static_cast<float>(random.normal() + (j >= 4 ? 1000.0 : 10.0));
+        for (uint64_t j = 0; j < m.cols; j++)
+            m.at(i, j) = static_cast<float>(random.normal() + (j >= 4 ? 1000.0 : 10.0));
     const Unpacked u = unpack(quantize(context(), m.view(), recipe_k(QEM_METHOD_VQ, 8)));
     std::set<uint32_t> full, tail;
     for (uint64_t i = 0; i < m.rows; i++) {
@@ -192,7 +194,8 @@ TEST(Vector, WithoutIterationsTheCentroidsAreSubvectors)
     for (uint64_t g = 0; g < u.groups; g++)
         for (uint64_t c = 0; c < u.k; c++) {
             double least = INFINITY;
-            for (uint64_t i = 0; i < m.rows; i++) least = std::min(least, distance(&m.x[i * 8 + g * 4], u.entry(g, c), 4));
+            for (uint64_t i = 0; i < m.rows; i++)
+                least = std::min(least, distance(&m.x[i * 8 + g * 4], u.entry(g, c), 4));
             EXPECT_LT(least, 1e-12);
         }
 }
@@ -216,7 +219,8 @@ TEST(Vector, ToleranceStopsEarlier)
 TEST(Vector, F16CodebookHalvesItsBytesAndCostsLittle)
 {
     const Matrix m = gaussian(200, 16, 24);
-    for (qem_method method : { QEM_METHOD_LLOYDMAX, QEM_METHOD_VQ, QEM_METHOD_PQ, QEM_METHOD_HYPERCHR, QEM_METHOD_QET }) {
+    for (qem_method method :
+         { QEM_METHOD_LLOYDMAX, QEM_METHOD_VQ, QEM_METHOD_PQ, QEM_METHOD_HYPERCHR, QEM_METHOD_QET }) {
         qem_recipe recipe = recipe_k(method, 32);
         const qem_artifact_info wide = query(quantize(context(), m.view(), recipe));
         recipe.codebook = QEM_DTYPE_F16;
@@ -232,12 +236,14 @@ TEST(Vector, F16CodebookHalvesItsBytesAndCostsLittle)
 TEST(Vector, F16OverflowIsAnErrorNotAnInfinity)
 {
     const Matrix m = gaussian(50, 8, 25, 1e5);
-    for (qem_method method : { QEM_METHOD_LLOYDMAX, QEM_METHOD_VQ, QEM_METHOD_PQ, QEM_METHOD_HYPERCHR, QEM_METHOD_QET }) {
+    for (qem_method method :
+         { QEM_METHOD_LLOYDMAX, QEM_METHOD_VQ, QEM_METHOD_PQ, QEM_METHOD_HYPERCHR, QEM_METHOD_QET }) {
         qem_recipe recipe = recipe_k(method, 16);
         recipe.codebook = QEM_DTYPE_F16;
         qem_artifact *artifact = nullptr;
         const qem_view view = m.view();
-        EXPECT_EQ(qem_quantize(context(), &view, nullptr, &recipe, &artifact), QEM_ERR_RANGE) << qem_method_name(method);
+        EXPECT_EQ(qem_quantize(context(), &view, nullptr, &recipe, &artifact), QEM_ERR_RANGE)
+            << qem_method_name(method);
         EXPECT_EQ(artifact, nullptr);
         EXPECT_NE(context().error().find("f16"), std::string::npos);
     }

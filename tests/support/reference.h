@@ -36,7 +36,8 @@ inline double round_to(double x, int digits, int least, int most)
     if (x == 0.0 || !std::isfinite(x)) return x;
     const int unit = std::max(std::ilogb(x) - digits + 1, least);
     const double rounded = std::ldexp(std::nearbyint(std::ldexp(x, -unit)), unit);
-    return std::fabs(rounded) >= std::ldexp(1.0, most) ? std::copysign(std::numeric_limits<double>::infinity(), x) : rounded;
+    return std::fabs(rounded) >= std::ldexp(1.0, most) ? std::copysign(std::numeric_limits<double>::infinity(), x)
+                                                       : rounded;
 }
 
 inline double round_to_f16(double x) { return round_to(x, 11, -24, 16); }
@@ -82,7 +83,8 @@ inline Swapped swap_reference(const Matrix &m, uint32_t levels)
                     result.ordered.at(i, leaf.begin + j) = left < right ? left : right;
                     result.ordered.at(i, leaf.begin + half + j) = left < right ? right : left;
                 }
-                if (leaf.width % 2) result.ordered.at(i, leaf.begin + half - 1) = before.at(i, leaf.begin + leaf.width - 1);
+                if (leaf.width % 2)
+                    result.ordered.at(i, leaf.begin + half - 1) = before.at(i, leaf.begin + leaf.width - 1);
             }
     }
     return result;
@@ -149,7 +151,8 @@ inline Unpacked unpack(const Artifact &artifact)
 {
     const qem_artifact_info info = query(artifact);
     const auto parts = parts_of(artifact);
-    Unpacked u = { info.rows, info.cols, info.groups, info.k, info.dim, info.levels, is_per_group(info.method), {}, {}, {} };
+    Unpacked u = { info.rows, info.cols, info.groups, info.k, info.dim, info.levels, is_per_group(info.method),
+                   {},        {},        {} };
     u.codes.assign(u.rows * u.groups, 0);
     if (info.code_bits) {
         const std::vector<uint8_t> &stream = parts.at("codes");
