@@ -134,7 +134,8 @@ static qem_status run_wide(kmeans_job *job, uint64_t number)
 {
     void *scratch;
     const uint32_t threads = job->context->threads;
-    QEM_TRY(qem_allocate(job->context, qem_work_bytes(qem_kernels(job->context), &job->args->points, &job->args->problems[number], threads), 1, &scratch));
+    const uint64_t bytes = qem_work_bytes(qem_kernels(job->context), &job->args->points, &job->args->problems[number], threads);
+    QEM_TRY(qem_allocate(job->context, bytes, 1, &scratch));
     run_problem(job, number, threads, scratch, 0);
     qem_release(job->context, scratch);
     return QEM_OK;

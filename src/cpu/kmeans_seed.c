@@ -158,7 +158,7 @@ static int64_t total_of(const qem_work *work)
     return total;
 }
 
-/* The D^2 of one more centre and their sums. Returns the total, 0 when every point is a centre; *scale is that of the sums. */
+/* The D^2 of one more centre and their sums. Returns the total, 0 when every point is a centre; *shift is that of the sums. */
 static int64_t advance(qem_work *work, uint32_t label, int *shift)
 {
     qem_segment *segment = &work->segment[0];
