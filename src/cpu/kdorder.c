@@ -1,102 +1,69 @@
 /*
- * Recursive splits at the middle of the widest dimension, by selection, on records of the components and the number of the
- * point. Results of the search do not depend on this order, only its speed does.
+ * Recursive halving along the widest dimension, on the numbers of the points; the points themselves move once, at the end.
+ * Results of the search do not depend on this order, only its speed does, so ties may fall as they like.
  */
 #include "kdorder.h"
 
 #include <string.h>
 
-typedef struct records {
-    uint32_t *word; /* [count][size]: components as floats, then the number */
-    uint32_t size, dim, leaf;
-} records;
+#include "parallel.h"
 
-static float component(const records *r, size_t i, uint32_t p)
-{
-    float x;
-    memcpy(&x, r->word + i * r->size + p, sizeof x);
-    return x;
-}
+#define CHUNK 8192      /* points of a subtree that a thread takes at once: lanes * 2^i */
+#define PIECE 16384
 
-static void swap_records(const records *r, size_t a, size_t b)
-{
-    uint32_t *x = r->word + a * r->size, *y = r->word + b * r->size;
-    for (uint32_t w = 0; w < r->size; w++) {
-        const uint32_t swap = x[w];
-        x[w] = y[w];
-        y[w] = swap;
-    }
-}
+typedef struct order_job {
+    const qem_cpu_kernels *kernels;
+    const float *x;
+    size_t ld, count;
+    uint32_t dim;
+    uint32_t *order, *scratch;
+} order_job;
 
-static float median_of_three(float a, float b, float c)
+/* Orders places begin .. end-1 down to runs of `leaf`. Halves are leaf * 2^i long, so runs of such lengths stay together. */
+static void split(const order_job *job, size_t begin, size_t end, size_t leaf)
 {
-    const float low = a < b ? a : b, high = a < b ? b : a;
-    return c < low ? low : c > high ? high : c;
-}
-
-/* Places begin .. middle-1 get the smaller, middle .. end-1 the larger values of component p (selection as Hoare and Wirth
- * wrote it: values equal to the pivot are swapped, so many equal ones do no harm). */
-static void select_middle(const records *r, size_t begin, size_t end, size_t middle, uint32_t p)
-{
-    ptrdiff_t left = (ptrdiff_t)begin, right = (ptrdiff_t)end - 1;
-    const ptrdiff_t k = (ptrdiff_t)middle;
-    while (left < right) {
-        const float pivot = median_of_three(component(r, (size_t)left, p), component(r, (size_t)(left + (right - left) / 2), p),
-                                            component(r, (size_t)right, p));
-        ptrdiff_t i = left, j = right;
-        while (i <= j) {
-            while (component(r, (size_t)i, p) < pivot) i++;
-            while (component(r, (size_t)j, p) > pivot) j--;
-            if (i > j) break;
-            swap_records(r, (size_t)i++, (size_t)j--);
-        }
-        if (j < k) left = i;
-        if (k < i) right = j;
-    }
-}
-
-static uint32_t widest(const records *r, size_t begin, size_t end)
-{
-    uint32_t best = 0;
-    float best_width = -1.0f;
-    const size_t step = (end - begin) / 1024 + 1; /* a sample will do */
-    for (uint32_t p = 0; p < r->dim; p++) {
-        float low = component(r, begin, p), high = low;
-        for (size_t i = begin; i < end; i += step) {
-            const float x = component(r, i, p);
-            low = x < low ? x : low;
-            high = x > high ? x : high;
-        }
-        if (high - low > best_width) {
-            best_width = high - low;
-            best = p;
-        }
-    }
-    return best;
-}
-
-static void split(const records *r, size_t begin, size_t end)
-{
-    while (end - begin > r->leaf) {
-        size_t half = r->leaf; /* leaf * 2^i, at least half of the range: runs of that length stay together */
+    while (end - begin > leaf) {
+        size_t half = leaf;
         while (2 * half < end - begin) half *= 2;
-        const size_t middle = begin + half;
-        select_middle(r, begin, end, middle, widest(r, begin, end));
-        split(r, middle, end);
-        end = middle;
+        job->kernels->kd_split(job->x, job->ld, job->dim, job->order + begin, end - begin, half, job->scratch + 2 * begin);
+        split(job, begin + half, end, leaf);
+        end = begin + half;
     }
 }
 
-void qem_kd_order(float *x, size_t ld, size_t count, uint32_t dim, uint32_t leaf, uint32_t *order, uint32_t *scratch)
+static void split_chunks(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
 {
-    const records r = { scratch, dim + 1, dim, leaf };
-    for (size_t i = 0; i < count; i++) {
-        for (uint32_t p = 0; p < dim; p++) memcpy(scratch + i * r.size + p, x + p * ld + i, sizeof(float));
-        scratch[i * r.size + dim] = (uint32_t)i;
+    const order_job *job = argument;
+    (void)thread;
+    for (uint64_t c = begin; c < end; c++) {
+        const size_t first = (size_t)c * CHUNK, last = first + CHUNK < job->count ? first + CHUNK : job->count;
+        split(job, first, last, job->kernels->lanes);
     }
-    split(&r, 0, count);
-    for (size_t i = 0; i < count; i++) {
-        for (uint32_t p = 0; p < dim; p++) x[p * ld + i] = component(&r, i, p);
-        order[i] = scratch[i * r.size + dim];
+}
+
+typedef struct move_job {
+    const float *from;
+    const uint32_t *order;
+    float *to;
+} move_job;
+
+static void move_piece(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
+{
+    const move_job *job = argument;
+    (void)thread;
+    for (uint64_t i = begin; i < end; i++) job->to[i] = job->from[job->order[i]];
+}
+
+void qem_kd_order(const qem_cpu_kernels *kernels, uint32_t threads, float *x, size_t ld, size_t count, uint32_t dim,
+                  uint32_t *order, uint32_t *scratch)
+{
+    const order_job job = { kernels, x, ld, count, dim, order, scratch };
+    for (size_t i = 0; i < count; i++) order[i] = (uint32_t)i;
+    split(&job, 0, count, CHUNK);
+    qem_parallel_for(threads, (count + CHUNK - 1) / CHUNK, 1, split_chunks, (void *)&job);
+    for (uint32_t p = 0; p < dim; p++) {
+        move_job move = { x + p * ld, order, (float *)scratch };
+        qem_parallel_for(threads, count, PIECE, move_piece, &move);
+        memcpy(x + p * ld, scratch, count * sizeof(float));
     }
 }

@@ -2,13 +2,19 @@
 #ifndef QEM_CPU_KDORDER_H
 #define QEM_CPU_KDORDER_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "kernels.h"
+
+/* 32-bit words of scratch for `count` points. */
+static inline uint64_t qem_kd_scratch_words(uint64_t count)
+{
+    return 2 * ((count + QEM_POINT_PAD - 1) / QEM_POINT_PAD * QEM_POINT_PAD);
+}
 
 /*
- * Reorders `count` points (component p of point i at x[p*ld + i]) so that each run of `leaf` points, and each run of
- * leaf * 2^i, lies in a small box. order[i] = former place of the point now at i. scratch: count * (dim + 1) 32-bit words.
+ * Reorders `count` points (component p of point i at x[p*ld + i]) so that each run of kernels->lanes points, and each run of
+ * lanes * 2^i, lies in a small box. order[i] = former place of the point now at i.
  */
-void qem_kd_order(float *x, size_t ld, size_t count, uint32_t dim, uint32_t leaf, uint32_t *order, uint32_t *scratch);
+void qem_kd_order(const qem_cpu_kernels *kernels, uint32_t threads, float *x, size_t ld, size_t count, uint32_t dim,
+                  uint32_t *order, uint32_t *scratch);
 
 #endif

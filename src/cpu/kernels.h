@@ -19,7 +19,6 @@
 
 #define QEM_POINT_PAD 64
 #define QEM_CENTROID_PAD 32
-#define QEM_SEED_BLOCK 1024 /* points whose D^2 are summed together before the draw looks inside; multiple of 64 */
 
 typedef struct qem_cpu_kernels {
     /* labels[i] = the j < count with the least score, ties to the lowest j; i in 0 .. points-1 (a multiple of
@@ -39,6 +38,13 @@ typedef struct qem_cpu_kernels {
     /* d2[i] = squared distance of point i to centroid labels[i], the chain of seed_step. c[p * ldc + j]. */
     void (*own_distance)(const float *x, size_t ld, size_t points, uint32_t dim, const float *c, size_t ldc,
                          const uint32_t *labels, float *d2);
+
+    /* h[j] = half of the squared norm of centroid j < count (a multiple of QEM_CENTROID_PAD), a double fma chain rounded once. */
+    void (*half_norms)(const float *c, size_t ldc, size_t count, uint32_t dim, float *h);
+
+    /* sums[labels[i] * width + p] += llrint((double)x[p * ld + i] * scale) for i < n, p < dim; any n. */
+    void (*sum_points)(const float *x, size_t ld, size_t n, uint32_t dim, const uint32_t *labels, double scale, int64_t *sums,
+                       size_t width);
 
     /* Number of codes equal to `number of thresholds <= x`, thresholds ascending, count k-1; any n, any alignment. */
     void (*scalar_codes)(const float *x, size_t n, const float *thresholds, size_t threshold_count, uint32_t *codes);
@@ -83,13 +89,18 @@ typedef struct qem_cpu_kernels {
      * why). `lanes` points make a tile; 0 and NULL where there is none (scalar). */
     uint32_t lanes;
 
-    /* seed_step for all tiles; block_sums[order[i] / QEM_SEED_BLOCK] follows the changes of llrint(d2[i] * scale). */
+    /* One node of the k-d order: permutes index[0 .. n-1] so that along the dimension of the largest extent no point of the
+     * first `half` lies above one of the rest (half a multiple of `lanes`, 0 < half < n). scratch: 2 * n words, n rounded up
+     * to lanes. */
+    void (*kd_split)(const float *x, size_t ld, uint32_t dim, uint32_t *index, size_t n, size_t half, uint32_t *scratch);
+
+    /* seed_step for all tiles; the sums follow the changes of d2[i], which counts for point order[i]. */
     float (*seed_tiles)(const qem_tiles *tiles, const float *x, size_t ld, uint32_t dim, const float *center, uint32_t label,
-                        float *d2, uint32_t *labels, const uint32_t *order, int64_t *block_sums, double scale);
+                        float *d2, uint32_t *labels, const uint32_t *order, qem_seed_sums *sums);
 
     /* nearest for tiles first, first + step, ... < last; previous[] holds any valid labels, good ones make it fast; c, ldc as in
-     * nearest, the tree holds the same centroids. candidates: room for a number of each centroid and lanes more. Returns the
-     * number of candidates that were looked at, by tile. */
+     * nearest, the tree holds the same centroids. candidates: qem_candidate_words of scratch. Returns the number of
+     * candidates that were looked at, by tile. */
     uint64_t (*nearest_tiles)(const qem_centroid_tree *tree, const qem_tiles *tiles, const float *x, size_t ld, uint32_t dim,
                               const float *c, size_t ldc, const uint32_t *previous, uint32_t *labels, size_t first, size_t last,
                               size_t step, uint32_t *candidates);

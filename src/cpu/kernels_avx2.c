@@ -8,6 +8,8 @@ void qem_kernels_avx2(qem_cpu_kernels *kernels)
     kernels->seed_step = qem_seed_step_avx2;
     kernels->fixed_sum = qem_fixed_sum_avx2;
     kernels->own_distance = qem_own_distance_avx2;
+    kernels->half_norms = qem_half_norms_avx2;
+    kernels->sum_points = qem_sum_points_avx2;
     kernels->scalar_codes = qem_scalar_codes_avx2;
     kernels->unpack = qem_unpack_avx2;
     kernels->lookup = qem_lookup_avx2;
@@ -23,6 +25,7 @@ void qem_kernels_avx2(qem_cpu_kernels *kernels)
     kernels->error_chunk = qem_error_chunk_avx2;
     kernels->sum_chunk = qem_sum_chunk_avx2;
     kernels->lanes = 8;
+    kernels->kd_split = qem_kd_split_avx2;
     kernels->seed_tiles = qem_seed_tiles_avx2;
     kernels->nearest_tiles = qem_nearest_tiles_avx2;
 }

@@ -8,6 +8,8 @@ void qem_kernels_avx512(qem_cpu_kernels *kernels)
     kernels->seed_step = qem_seed_step_avx512;
     kernels->fixed_sum = qem_fixed_sum_avx512;
     kernels->own_distance = qem_own_distance_avx512;
+    kernels->half_norms = qem_half_norms_avx512;
+    kernels->sum_points = qem_sum_points_avx512;
     kernels->scalar_codes = qem_scalar_codes_avx512;
     kernels->unpack = qem_unpack_avx512;
     kernels->lookup = qem_lookup_avx512;
@@ -23,6 +25,7 @@ void qem_kernels_avx512(qem_cpu_kernels *kernels)
     kernels->error_chunk = qem_error_chunk_avx512;
     kernels->sum_chunk = qem_sum_chunk_avx512;
     kernels->lanes = 16;
+    kernels->kd_split = qem_kd_split_avx512;
     kernels->seed_tiles = qem_seed_tiles_avx512;
     kernels->nearest_tiles = qem_nearest_tiles_avx512;
 }

@@ -63,6 +63,22 @@ static void own_distance(const float *x, size_t ld, size_t points, uint32_t dim,
     for (size_t i = 0; i < points; i++) d2[i] = squared_distance(x, ld, i, dim, c + labels[i], ldc);
 }
 
+static void half_norms(const float *c, size_t ldc, size_t count, uint32_t dim, float *h)
+{
+    for (size_t j = 0; j < count; j++) {
+        double sum = 0.0;
+        for (uint32_t p = 0; p < dim; p++) sum = fma((double)c[p * ldc + j], (double)c[p * ldc + j], sum);
+        h[j] = (float)(0.5 * sum);
+    }
+}
+
+static void sum_points(const float *x, size_t ld, size_t n, uint32_t dim, const uint32_t *labels, double scale, int64_t *sums,
+                       size_t width)
+{
+    for (size_t i = 0; i < n; i++)
+        for (uint32_t p = 0; p < dim; p++) sums[labels[i] * width + p] += llrint((double)x[p * ld + i] * scale);
+}
+
 static void scalar_codes(const float *x, size_t n, const float *thresholds, size_t threshold_count, uint32_t *codes)
 {
     for (size_t i = 0; i < n; i++) {
@@ -221,7 +237,8 @@ static void sum_chunk(const float *x, size_t n, double center, double *sum, doub
 
 void qem_kernels_scalar(qem_cpu_kernels *kernels)
 {
-    *kernels = (qem_cpu_kernels){ nearest,    seed_step,  fixed_sum,   own_distance, scalar_codes, unpack,         lookup,
-                                  pair_split, pair_merge, add,         f32_to_f16,   f32_to_bf16,  f16_to_f32,     bf16_to_f32,
-                                  find_nonfinite, extremes, error_chunk, sum_chunk, 0, NULL, NULL };
+    *kernels = (qem_cpu_kernels){ nearest,     seed_step,    fixed_sum,   own_distance,   half_norms, sum_points,  scalar_codes,
+                                  unpack,      lookup,       pair_split,  pair_merge,     add,        f32_to_f16,  f32_to_bf16,
+                                  f16_to_f32,  bf16_to_f32,  find_nonfinite, extremes,    error_chunk, sum_chunk,  0,
+                                  NULL,        NULL,         NULL };
 }

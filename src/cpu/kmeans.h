@@ -41,8 +41,8 @@ typedef struct qem_work {
     unsigned char *only_tail; /* [ldc] 1: the centroid has no full member, its further components are 0 as stored */
     int64_t *sums;           /* [sum_threads][k][width] */
     uint64_t *counts[2];     /* [sum_threads][k] members of each segment */
-    int64_t *block_sums;     /* of D^2, one a QEM_SEED_BLOCK */
-    float *block_max;
+    qem_seed_sums seed_sums; /* of D^2; the blocks of the tail points follow those of the full ones */
+    float *block_max;        /* [blocks] */
     double *mean;            /* [width] */
     float *center;           /* [width], the seed just drawn */
     int exponent;
@@ -52,7 +52,7 @@ typedef struct qem_work {
     uint32_t *order;         /* [count] point at a place of segment 0, which is in k-d order */
     qem_tiles tiles;
     qem_centroid_tree tree;
-    uint32_t *candidates;    /* [threads][k + 2 * lanes] */
+    uint32_t *candidates;    /* [threads][qem_candidate_words] */
     int brute;               /* 1: pruning has been found not to pay in this problem's assignments */
 } qem_work;
 
@@ -75,7 +75,7 @@ float qem_work_stored(const qem_work *work, uint32_t p, float scaled);
 
 /* Is it worth while to order the points of such a problem? */
 int qem_prune_wanted(const qem_cpu_kernels *kernels, uint32_t dim, uint64_t count, uint64_t k);
-/* Puts the points in k-d order and fits the boxes. scratch: count * (dim + 1) words. */
+/* Puts the points in k-d order and fits the boxes. scratch: qem_kd_scratch_words. */
 void qem_prune_points(qem_work *work, uint32_t *scratch);
 /* inverse[t] = place of point t. */
 void qem_prune_inverse(const qem_work *work, uint32_t *inverse);

@@ -13,21 +13,12 @@
 void qem_work_half_norms(qem_work *work)
 {
     const size_t used = (size_t)(work->k + QEM_CENTROID_PAD - 1) / QEM_CENTROID_PAD * QEM_CENTROID_PAD;
-    for (int s = 0; s < 2; s++)
-        for (size_t j = 0; j < used; j++) {
-            double sum = 0.0;
-            if (j >= work->k) {
-                work->h[s][j] = INFINITY;
-                continue;
-            }
-            for (uint32_t p = 0; p < work->segment[s].dim; p++) {
-                const double c = work->c[p * work->ldc + j];
-                sum = fma(c, c, sum);
-            }
-            work->h[s][j] = (float)(0.5 * sum);
-        }
     for (uint32_t p = 0; p < work->width; p++)
         for (size_t j = (size_t)work->k; j < used; j++) work->c[p * work->ldc + j] = 0.0f;
+    for (int s = 0; s < 2; s++) {
+        work->kernels->half_norms(work->c, work->ldc, used, work->segment[s].dim, work->h[s]);
+        for (size_t j = (size_t)work->k; j < used; j++) work->h[s][j] = INFINITY;
+    }
 }
 
 typedef struct pass_job {
@@ -208,12 +199,9 @@ static void sum_piece(void *argument, uint64_t begin, uint64_t end, uint32_t thr
     const pass_job *job = argument;
     const qem_segment *segment = job->segment;
     const uint32_t width = job->work->width;
-    const double scale = job->scale;
     int64_t *sums = job->work->sums + thread * job->work->problem->k * width;
-    for (uint64_t i = begin; i < end; i++) {
-        int64_t *sum = sums + (uint64_t)segment->labels[i] * width;
-        for (uint32_t p = 0; p < segment->dim; p++) sum[p] += llrint((double)segment->x[p * segment->padded + i] * scale);
-    }
+    job->work->kernels->sum_points(segment->x + begin, segment->padded, (size_t)(end - begin), segment->dim,
+                                   segment->labels + begin, job->scale, sums, width);
 }
 
 static void fold_tables(qem_work *work, int64_t *tables, uint64_t stride, uint64_t size)
@@ -252,6 +240,7 @@ void qem_work_update(qem_work *work)
     count_members(work);
     repair_empty(work);
     sum_members(work, ldexp(1.0, shift));
+    const double unit = ldexp(1.0, -shift);
     for (uint64_t j = 0; j < work->k; j++) {
         const uint64_t full = work->counts[0][j], all = members(work, j);
         if (all == 0) continue; /* stays where it is */
@@ -262,7 +251,7 @@ void qem_work_update(qem_work *work)
             if (full == 0 && p >= work->segment[1].dim)
                 *c = qem_work_scaled(work, p, 0.0f);
             else
-                *c = (float)ldexp((double)work->sums[j * work->width + p] / (double)count, -shift);
+                *c = (float)((double)work->sums[j * work->width + p] / (double)count * unit);
         }
     }
 }

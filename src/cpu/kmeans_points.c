@@ -65,7 +65,7 @@ static void layout_pruning(qem_work *work, arena *a)
     tree->c = take(a, (uint64_t)tree->ld * dim, sizeof(float));
     tree->h = take(a, tree->ld, sizeof(float));
     tree->index = take(a, tree->ld, sizeof(uint32_t));
-    work->candidates = take(a, work->threads * (k + 2 * lanes), sizeof(uint32_t));
+    work->candidates = take(a, work->threads * qem_candidate_words(tree, lanes), sizeof(uint32_t));
 }
 
 static void layout(qem_work *work, arena *a)
@@ -73,19 +73,13 @@ static void layout(qem_work *work, arena *a)
     const qem_problem *problem = work->problem;
     const uint64_t k = problem->k;
     uint64_t blocks = 0;
-    size_t scratch_begin = 0;
     for (int s = 0; s < 2; s++) {
         qem_segment *segment = &work->segment[s];
         segment->padded = round_up(segment->count, QEM_POINT_PAD);
         segment->x = take(a, (uint64_t)segment->padded * segment->dim, sizeof(float));
-        if (s == 0) scratch_begin = a->used;
-        segment->d2 = take(a, segment->padded, sizeof(float));
+        segment->d2 = take(a, segment->padded, sizeof(float)); /* d2 and labels, side by side, are the scratch of the k-d order */
         segment->labels = take(a, segment->padded, sizeof(uint32_t));
         segment->previous = take(a, segment->padded, sizeof(uint32_t));
-        if (s == 0 && work->lanes) { /* ordering the points borrows this memory, and needs some more for dim > 2 */
-            const size_t need = scratch_begin + round_up(segment->count * (segment->dim + 1), 64) * sizeof(uint32_t);
-            if (a->used < need) a->used = need;
-        }
         blocks += (segment->padded + QEM_SEED_BLOCK - 1) / QEM_SEED_BLOCK;
     }
     work->ldc = round_up(k, QEM_CENTROID_PAD);
@@ -93,10 +87,11 @@ static void layout(qem_work *work, arena *a)
     work->h[0] = take(a, work->ldc, sizeof(float));
     work->h[1] = take(a, work->ldc, sizeof(float));
     work->only_tail = take(a, work->ldc, 1);
-    work->sums = take(a, work->sum_threads * k * work->width, sizeof(int64_t));
+    work->sums = take(a, work->sum_threads * k * work->width + QEM_POINT_PAD, sizeof(int64_t)); /* the padding: kd scratch */
     work->counts[0] = take(a, work->sum_threads * k, sizeof(uint64_t));
     work->counts[1] = take(a, work->sum_threads * k, sizeof(uint64_t));
-    work->block_sums = take(a, blocks, sizeof(int64_t));
+    work->seed_sums.block = take(a, blocks, sizeof(int64_t));
+    work->seed_sums.run = take(a, (blocks + QEM_SEED_RUN - 1) / QEM_SEED_RUN, sizeof(int64_t));
     work->block_max = take(a, blocks, sizeof(float));
     work->mean = take(a, work->width, sizeof(double));
     work->center = take(a, work->width, sizeof(float));

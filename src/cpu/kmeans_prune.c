@@ -20,7 +20,7 @@ int qem_prune_wanted(const qem_cpu_kernels *kernels, uint32_t dim, uint64_t coun
 void qem_prune_points(qem_work *work, uint32_t *scratch)
 {
     qem_segment *segment = &work->segment[0];
-    qem_kd_order(segment->x, segment->padded, segment->count, segment->dim, work->lanes, work->order, scratch);
+    qem_kd_order(work->kernels, work->threads, segment->x, segment->padded, segment->count, segment->dim, work->order, scratch);
     qem_boxes_fit(&work->tiles.box, segment->x, segment->padded, segment->count, segment->dim, work->lanes);
     qem_tiles_squares(&work->tiles, segment->x, segment->padded, segment->count, segment->dim, work->lanes);
 }
@@ -55,11 +55,11 @@ void qem_prune_seed_begin(qem_work *work)
 void qem_prune_centroids(qem_work *work)
 {
     qem_centroid_tree *tree = &work->tree;
-    /* the sums are free between the passes, and hold dim 64-bit words a centroid */
+    /* the sums are free between the passes */
     uint32_t *scratch = (uint32_t *)work->sums;
     for (uint32_t p = 0; p < work->width; p++)
         memcpy(tree->c + p * tree->ld, work->c + p * work->ldc, (size_t)work->k * sizeof(float));
-    qem_kd_order(tree->c, tree->ld, (size_t)work->k, work->width, work->lanes, tree->index, scratch);
+    qem_kd_order(work->kernels, work->threads, tree->c, tree->ld, (size_t)work->k, work->width, tree->index, scratch);
     for (size_t i = (size_t)work->k; i < tree->ld; i++) tree->index[i] = 0;
     work->brute = 0;
 }
@@ -92,7 +92,7 @@ static void prune_piece(void *argument, uint64_t begin, uint64_t end, uint32_t t
     const uint64_t found = work->kernels->nearest_tiles(
         &work->tree, &work->tiles, segment->x, segment->padded, segment->dim, work->c, work->ldc, segment->previous,
         segment->labels, (size_t)begin, (size_t)end, job->step,
-        work->candidates + thread * (work->problem->k + 2 * work->lanes));
+        work->candidates + thread * qem_candidate_words(&work->tree, work->lanes));
     atomic_fetch_add_explicit(&job->candidates, found, memory_order_relaxed);
 }
 

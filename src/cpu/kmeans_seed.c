@@ -20,7 +20,6 @@ typedef struct seed_job {
     qem_segment *segment;
     uint64_t first_block;
     uint32_t label;
-    double scale;
 } seed_job;
 
 static void step_piece(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
@@ -39,8 +38,8 @@ static void sum_piece(void *argument, uint64_t begin, uint64_t end, uint32_t thr
     (void)thread;
     for (uint64_t i = begin; i < end; i += QEM_SEED_BLOCK) {
         const uint64_t n = end - i < QEM_SEED_BLOCK ? end - i : QEM_SEED_BLOCK;
-        job->work->block_sums[job->first_block + i / QEM_SEED_BLOCK] =
-            job->work->kernels->fixed_sum(job->segment->d2 + i, (size_t)n, job->scale);
+        job->work->seed_sums.block[job->first_block + i / QEM_SEED_BLOCK] =
+            job->work->kernels->fixed_sum(job->segment->d2 + i, (size_t)n, job->work->seed_sums.scale);
     }
 }
 
@@ -66,19 +65,37 @@ static float step(qem_work *work, uint32_t label)
     return largest;
 }
 
-/* Sums of D^2 by block; returns the total. */
-static int64_t sum_blocks(qem_work *work, double scale)
+/* Sums of the runs and the total from those of the blocks. */
+static void sum_runs(qem_work *work)
 {
-    seed_job job = { .work = work, .scale = scale };
-    int64_t total = 0;
+    qem_seed_sums *sums = &work->seed_sums;
+    const uint64_t blocks = block_count(&work->segment[0]) + block_count(&work->segment[1]);
+    sums->total = 0;
+    for (uint64_t first = 0; first < blocks; first += QEM_SEED_RUN) {
+        int64_t run = 0;
+        for (uint64_t b = first; b < first + QEM_SEED_RUN && b < blocks; b++) run += sums->block[b];
+        sums->run[first / QEM_SEED_RUN] = run;
+        sums->total += run;
+    }
+}
+
+static void sum_blocks(qem_work *work)
+{
+    seed_job job = { .work = work };
     for (int s = 0; s < 2; s++) {
         job.segment = &work->segment[s];
         qem_parallel_for(work->threads, job.segment->padded, PIECE, sum_piece, &job);
-        const uint64_t blocks = block_count(job.segment);
-        for (uint64_t b = 0; b < blocks; b++) total += work->block_sums[job.first_block + b];
-        job.first_block += blocks;
+        job.first_block += block_count(job.segment);
     }
-    return total;
+}
+
+/* The same for points in k-d order, which count at their former places. */
+static void sum_blocks_by_order(qem_work *work)
+{
+    const qem_segment *segment = &work->segment[0];
+    memset(work->seed_sums.block, 0, (size_t)block_count(segment) * sizeof(int64_t));
+    for (uint64_t i = 0; i < segment->count; i++)
+        work->seed_sums.block[work->order[i] / QEM_SEED_BLOCK] += llrint((double)segment->d2[i] * work->seed_sums.scale);
 }
 
 /* Place of point number `index` of a segment; with pruning `previous` holds the places while the seeding lasts. */
@@ -88,30 +105,23 @@ static uint64_t place_of(const qem_work *work, int s, uint64_t index)
 }
 
 /* The first point whose prefix sum exceeds `target` < total: segment and index. */
-static void find_draw(const qem_work *work, double scale, int64_t target, int *segment_out, uint64_t *index)
+static void find_draw(const qem_work *work, int64_t target, int *segment_out, uint64_t *index)
 {
-    uint64_t first_block = 0;
-    for (int s = 0; s < 2; s++) {
-        const qem_segment *segment = &work->segment[s];
-        const uint64_t blocks = block_count(segment);
-        for (uint64_t b = 0; b < blocks; b++) {
-            const int64_t here = work->block_sums[first_block + b];
-            if (target >= here) {
-                target -= here;
-                continue;
-            }
-            uint64_t i = b * QEM_SEED_BLOCK;
-            for (;; i++) {
-                const int64_t d2 = llrint((double)segment->d2[place_of(work, s, i)] * scale);
-                if (target < d2) break;
-                target -= d2;
-            }
-            *segment_out = s;
-            *index = i;
-            return;
-        }
-        first_block += blocks;
+    const qem_seed_sums *sums = &work->seed_sums;
+    const uint64_t full_blocks = block_count(&work->segment[0]);
+    uint64_t run = 0;
+    while (target >= sums->run[run]) target -= sums->run[run++];
+    uint64_t block = run * QEM_SEED_RUN;
+    while (target >= sums->block[block]) target -= sums->block[block++];
+    const int s = block >= full_blocks;
+    uint64_t i = (s ? block - full_blocks : block) * QEM_SEED_BLOCK;
+    for (;; i++) {
+        const int64_t d2 = llrint((double)work->segment[s].d2[place_of(work, s, i)] * sums->scale);
+        if (target < d2) break;
+        target -= d2;
     }
+    *segment_out = s;
+    *index = i;
 }
 
 /* Makes point `index` of a segment centroid number j. */
@@ -137,45 +147,30 @@ static void start(qem_work *work)
     }
 }
 
-/* Sums of D^2 by block of former places, for the pruned steps. */
-static int64_t sum_blocks_by_order(qem_work *work, double scale)
-{
-    const qem_segment *segment = &work->segment[0];
-    const uint64_t blocks = block_count(segment);
-    int64_t total = 0;
-    memset(work->block_sums, 0, (size_t)blocks * sizeof(int64_t));
-    for (uint64_t i = 0; i < segment->count; i++)
-        work->block_sums[work->order[i] / QEM_SEED_BLOCK] += llrint((double)segment->d2[i] * scale);
-    for (uint64_t b = 0; b < blocks; b++) total += work->block_sums[b];
-    return total;
-}
-
-static int64_t total_of(const qem_work *work)
-{
-    const uint64_t blocks = block_count(&work->segment[0]);
-    int64_t total = 0;
-    for (uint64_t b = 0; b < blocks; b++) total += work->block_sums[b];
-    return total;
-}
-
 /* The D^2 of one more centre and their sums. Returns the total, 0 when every point is a centre; *shift is that of the sums. */
 static int64_t advance(qem_work *work, uint32_t label, int *shift)
 {
     qem_segment *segment = &work->segment[0];
+    qem_seed_sums *sums = &work->seed_sums;
     const int pruned = work->lanes && label > 0;
     float largest;
     if (pruned)
         largest = work->kernels->seed_tiles(&work->tiles, segment->x, segment->padded, segment->dim, work->center, label,
-                                            segment->d2, segment->labels, work->order, work->block_sums, ldexp(1.0, *shift));
+                                            segment->d2, segment->labels, work->order, sums);
     else
         largest = step(work, label);
     if (work->lanes && label == 0) qem_prune_seed_begin(work);
     if (!(largest > 0.0f)) return 0; /* every point is a centre already */
     const int now = qem_fixed_shift(work->count, largest);
-    const int same = now == *shift;
+    if (pruned && now == *shift) return sums->total;
     *shift = now;
-    if (pruned && same) return total_of(work);
-    return work->lanes ? sum_blocks_by_order(work, ldexp(1.0, now)) : sum_blocks(work, ldexp(1.0, now));
+    sums->scale = ldexp(1.0, now);
+    if (work->lanes)
+        sum_blocks_by_order(work);
+    else
+        sum_blocks(work);
+    sum_runs(work);
+    return sums->total;
 }
 
 void qem_work_seed(qem_work *work, uint64_t seed, uint32_t restart)
@@ -193,7 +188,7 @@ void qem_work_seed(qem_work *work, uint64_t seed, uint32_t restart)
         if (total == 0) return;
         const uint64_t random = qem_random_u64(seed, key, (uint32_t)j, restart);
         uint64_t index = 0;
-        find_draw(work, ldexp(1.0, shift), (int64_t)qem_random_below(random, (uint64_t)total), &s, &index);
+        find_draw(work, (int64_t)qem_random_below(random, (uint64_t)total), &s, &index);
         take_center(work, j, s, index);
         work->k = j + 1;
     }

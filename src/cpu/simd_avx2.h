@@ -40,7 +40,10 @@ QEM_INLINE vi vi_or(vi a, vi b) { return _mm256_or_si256(a, b); }
 QEM_INLINE vi vi_shift_right(vi a, int count) { return _mm256_srli_epi32(a, count); }
 QEM_INLINE vi vi_shift_right_each(vi a, vi counts) { return _mm256_srlv_epi32(a, counts); }
 QEM_INLINE vi vi_shift_left(vi a, int count) { return _mm256_slli_epi32(a, count); }
+QEM_INLINE vi vi_xor(vi a, vi b) { return _mm256_xor_si256(a, b); }
+QEM_INLINE vi vi_sign(vi a) { return _mm256_srai_epi32(a, 31); }
 QEM_INLINE vi vi_min(vi a, vi b) { return _mm256_min_epi32(a, b); }
+QEM_INLINE vi vi_max(vi a, vi b) { return _mm256_max_epi32(a, b); }
 QEM_INLINE vi vf_bits(vf a) { return _mm256_castps_si256(a); }
 QEM_INLINE vf vi_float(vi a) { return _mm256_castsi256_ps(a); }
 QEM_INLINE vm vi_gt(vi a, vi b) { return vi_float(_mm256_cmpgt_epi32(a, b)); }
@@ -70,15 +73,44 @@ QEM_INLINE float vf_reduce_max(vf a)
     return _mm_cvtss_f32(_mm_max_ss(m, _mm_shuffle_ps(m, m, 1)));
 }
 
+QEM_INLINE int32_t vi_reduce_min(vi a)
+{
+    __m128i m = _mm_min_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    m = _mm_min_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+    return _mm_cvtsi128_si32(_mm_min_epi32(m, _mm_shuffle_epi32(m, 0xb1)));
+}
+QEM_INLINE int32_t vi_reduce_max(vi a)
+{
+    __m128i m = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+    return _mm_cvtsi128_si32(_mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1)));
+}
+QEM_INLINE int32_t vi_reduce_add(vi a)
+{
+    __m128i m = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    m = _mm_add_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(m, _mm_shuffle_epi32(m, 0xb1)));
+}
+
 QEM_INLINE vi vi_iota(void) { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
+
+/* The numbers of the bits set in an 8-bit mask, one a byte, from the low end; AVX2 has no compress of its own. */
+#define LANE_OF(m, i) ((uint64_t)((m) >> (i)&1) * (uint64_t)(i) << 8 * __builtin_popcount((m) & ((1 << (i)) - 1)))
+#define LANES_OF(m)                                                                                                        \
+    (LANE_OF(m, 0) | LANE_OF(m, 1) | LANE_OF(m, 2) | LANE_OF(m, 3) | LANE_OF(m, 4) | LANE_OF(m, 5) | LANE_OF(m, 6) |       \
+     LANE_OF(m, 7))
+#define FOUR_MASKS(m) LANES_OF(m), LANES_OF((m) + 1), LANES_OF((m) + 2), LANES_OF((m) + 3)
+#define SIXTEEN_MASKS(m) FOUR_MASKS(m), FOUR_MASKS((m) + 4), FOUR_MASKS((m) + 8), FOUR_MASKS((m) + 12)
+#define MASKS_64(m) SIXTEEN_MASKS(m), SIXTEEN_MASKS((m) + 16), SIXTEEN_MASKS((m) + 32), SIXTEEN_MASKS((m) + 48)
+static const uint64_t lanes_of_mask[256] = { MASKS_64(0), MASKS_64(64), MASKS_64(128), MASKS_64(192) };
+
 /* The lanes of the mask to p, side by side; up to LANES elements may be written. Returns how many count. */
 QEM_INLINE size_t vi_compress_store(uint32_t *p, vm m, vi a)
 {
-    uint32_t lane[LANES], bits = vm_bits(m);
-    size_t count = 0;
-    _mm256_storeu_si256((void *)lane, a);
-    for (; bits; bits &= bits - 1) p[count++] = lane[__builtin_ctz(bits)];
-    return count;
+    const uint32_t bits = vm_bits(m);
+    const vi lanes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)lanes_of_mask[bits]));
+    _mm256_storeu_si256((void *)p, _mm256_permutevar8x32_epi32(a, lanes));
+    return (size_t)__builtin_popcount(bits);
 }
 
 QEM_INLINE vf vf_gather(const float *base, vi index) { return _mm256_i32gather_ps(base, index, 4); }
@@ -151,6 +183,15 @@ QEM_INLINE void vd8_store(double *p, vd8 a)
 QEM_INLINE vd8 vd8_add(vd8 a, vd8 b) { return vd8_make(_mm256_add_pd(a.low, b.low), _mm256_add_pd(a.high, b.high)); }
 QEM_INLINE vd8 vd8_sub(vd8 a, vd8 b) { return vd8_make(_mm256_sub_pd(a.low, b.low), _mm256_sub_pd(a.high, b.high)); }
 QEM_INLINE vd8 vd8_mul(vd8 a, vd8 b) { return vd8_make(_mm256_mul_pd(a.low, b.low), _mm256_mul_pd(a.high, b.high)); }
+QEM_INLINE vd8 vd8_fmadd(vd8 a, vd8 b, vd8 c)
+{
+    return vd8_make(_mm256_fmadd_pd(a.low, b.low, c.low), _mm256_fmadd_pd(a.high, b.high, c.high));
+}
+QEM_INLINE void vd8_store_floats(float *p, vd8 a)
+{
+    _mm_storeu_ps(p, _mm256_cvtpd_ps(a.low));
+    _mm_storeu_ps(p + 4, _mm256_cvtpd_ps(a.high));
+}
 QEM_INLINE vd8 vd8_max(vd8 a, vd8 b) { return vd8_make(_mm256_max_pd(a.low, b.low), _mm256_max_pd(a.high, b.high)); }
 QEM_INLINE vd8 vd8_abs(vd8 a)
 {
@@ -191,6 +232,12 @@ QEM_INLINE vsum vsum_add_scaled(vsum sum, const float *p, vd8 scale)
 {
     const vd8 v = vd8_mul(vd8_from_floats(p), scale);
     return _mm256_add_epi64(sum, _mm256_add_epi64(llrint4(v.low), llrint4(v.high)));
+}
+QEM_INLINE void vd8_store_scaled(int64_t *out, const float *p, vd8 scale)
+{
+    const vd8 v = vd8_mul(vd8_from_floats(p), scale);
+    _mm256_storeu_si256((void *)out, llrint4(v.low));
+    _mm256_storeu_si256((void *)(out + 4), llrint4(v.high));
 }
 QEM_INLINE int64_t vsum_total(vsum sum)
 {

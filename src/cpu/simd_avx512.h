@@ -42,7 +42,13 @@ QEM_INLINE vi vi_or(vi a, vi b) { return _mm512_or_si512(a, b); }
 QEM_INLINE vi vi_shift_right(vi a, int count) { return _mm512_srli_epi32(a, (unsigned)count); }
 QEM_INLINE vi vi_shift_right_each(vi a, vi counts) { return _mm512_srlv_epi32(a, counts); }
 QEM_INLINE vi vi_shift_left(vi a, int count) { return _mm512_slli_epi32(a, (unsigned)count); }
+QEM_INLINE vi vi_xor(vi a, vi b) { return _mm512_xor_si512(a, b); }
+QEM_INLINE vi vi_sign(vi a) { return _mm512_srai_epi32(a, 31); } /* all bits of negative lanes */
 QEM_INLINE vi vi_min(vi a, vi b) { return _mm512_min_epi32(a, b); }
+QEM_INLINE vi vi_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
+QEM_INLINE int32_t vi_reduce_min(vi a) { return _mm512_reduce_min_epi32(a); }
+QEM_INLINE int32_t vi_reduce_max(vi a) { return _mm512_reduce_max_epi32(a); }
+QEM_INLINE int32_t vi_reduce_add(vi a) { return _mm512_reduce_add_epi32(a); }
 QEM_INLINE vm vi_gt(vi a, vi b) { return _mm512_cmpgt_epi32_mask(a, b); } /* signed */
 QEM_INLINE vm vi_eq(vi a, vi b) { return _mm512_cmpeq_epi32_mask(a, b); }
 QEM_INLINE vi vi_select(vm m, vi yes, vi no) { return _mm512_mask_blend_epi32(m, no, yes); }
@@ -128,6 +134,8 @@ QEM_INLINE void vd8_store(double *p, vd8 a) { _mm512_storeu_pd(p, a); }
 QEM_INLINE vd8 vd8_add(vd8 a, vd8 b) { return _mm512_add_pd(a, b); }
 QEM_INLINE vd8 vd8_sub(vd8 a, vd8 b) { return _mm512_sub_pd(a, b); }
 QEM_INLINE vd8 vd8_mul(vd8 a, vd8 b) { return _mm512_mul_pd(a, b); }
+QEM_INLINE vd8 vd8_fmadd(vd8 a, vd8 b, vd8 c) { return _mm512_fmadd_pd(a, b, c); }
+QEM_INLINE void vd8_store_floats(float *p, vd8 a) { _mm256_storeu_ps(p, _mm512_cvtpd_ps(a)); }
 QEM_INLINE vd8 vd8_abs(vd8 a) { return _mm512_abs_pd(a); }
 QEM_INLINE vd8 vd8_max(vd8 a, vd8 b) { return _mm512_max_pd(a, b); }
 /* sum + a / b where b is not 0; *zeros counts the lanes where it is */
@@ -144,6 +152,11 @@ QEM_INLINE vsum vsum_zero(void) { return _mm512_setzero_si512(); }
 QEM_INLINE vsum vsum_add_scaled(vsum sum, const float *p, vd8 scale)
 {
     return _mm512_add_epi64(sum, _mm512_cvtpd_epi64(_mm512_mul_pd(vd8_from_floats(p), scale)));
+}
+/* out[i] = llrint(p[i] * scale) for 8 floats */
+QEM_INLINE void vd8_store_scaled(int64_t *out, const float *p, vd8 scale)
+{
+    _mm512_storeu_si512(out, _mm512_cvtpd_epi64(_mm512_mul_pd(vd8_from_floats(p), scale)));
 }
 QEM_INLINE int64_t vsum_total(vsum sum) { return _mm512_reduce_add_epi64(sum); }
 

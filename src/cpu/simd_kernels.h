@@ -15,6 +15,9 @@
     int64_t qem_fixed_sum_##isa(const float *d2, size_t points, double scale);                                            \
     void qem_own_distance_##isa(const float *x, size_t ld, size_t points, uint32_t dim, const float *c, size_t ldc,       \
                                 const uint32_t *labels, float *d2);                                                       \
+    void qem_half_norms_##isa(const float *c, size_t ldc, size_t count, uint32_t dim, float *h);                          \
+    void qem_sum_points_##isa(const float *x, size_t ld, size_t n, uint32_t dim, const uint32_t *labels, double scale,    \
+                              int64_t *sums, size_t width);                                                               \
     void qem_scalar_codes_##isa(const float *x, size_t n, const float *thresholds, size_t threshold_count,                \
                                 uint32_t *codes);                                                                         \
     void qem_unpack_##isa(const uint8_t *stream, uint64_t first_bit, size_t n, uint32_t bits, uint32_t *codes);           \
@@ -31,9 +34,10 @@
     void qem_extremes_##isa(const float *x, size_t n, float *min, float *max);                                            \
     void qem_error_chunk_##isa(const float *x, const float *y, size_t n, double sums[3], double *max, uint64_t *zeros);   \
     void qem_sum_chunk_##isa(const float *x, size_t n, double center, double *sum, double *squared);                      \
+    void qem_kd_split_##isa(const float *x, size_t ld, uint32_t dim, uint32_t *index, size_t n, size_t half,               \
+                            uint32_t *scratch);                                                                           \
     float qem_seed_tiles_##isa(const qem_tiles *tiles, const float *x, size_t ld, uint32_t dim, const float *center,      \
-                               uint32_t label, float *d2, uint32_t *labels, const uint32_t *order, int64_t *block_sums,   \
-                               double scale);                                                                             \
+                               uint32_t label, float *d2, uint32_t *labels, const uint32_t *order, qem_seed_sums *sums);  \
     uint64_t qem_nearest_tiles_##isa(const qem_centroid_tree *tree, const qem_tiles *tiles, const float *x, size_t ld,    \
                                      uint32_t dim, const float *c, size_t ldc, const uint32_t *previous,                  \
                                      uint32_t *labels, size_t first, size_t last, size_t step, uint32_t *candidates);

@@ -33,6 +33,24 @@ typedef struct qem_centroid_tree {
     uint32_t *index;              /* [ld] number of the centroid at a place */
 } qem_centroid_tree;
 
+/*
+ * Sums of D^2 for the draws of k-means++: of blocks of points that are neighbours in the order of the problem, which decides a
+ * draw, and of runs of such blocks.
+ */
+#define QEM_SEED_BLOCK 128 /* points; multiple of 64 */
+#define QEM_SEED_RUN 64    /* blocks */
+typedef struct qem_seed_sums {
+    int64_t *block, *run;
+    int64_t total;
+    double scale;           /* what is summed is llrint(D^2 * scale) */
+} qem_seed_sums;
+
+/* Words of `candidates` of nearest_tiles: places, super-blocks and blocks, each with room for a vector more. */
+static inline size_t qem_candidate_words(const qem_centroid_tree *tree, uint32_t lanes)
+{
+    return tree->ld + tree->box.super_ld + tree->box.ld + 3 * (size_t)lanes;
+}
+
 /* Boxes needed for `count` items: sizes in ld and super_ld. */
 void qem_boxes_size(qem_boxes *box, size_t count, uint32_t lanes);
 /* Boxes of the items x[p * ld + i], i < count. */

@@ -26,14 +26,14 @@ struct Boxes {
 
 // Points in k-d order with their boxes.
 struct Points {
-    Points(Random &random, Pattern pattern, size_t count_, uint32_t dim_, uint32_t lanes_)
-        : count(count_), padded((count_ + 63) / 64 * 64), dim(dim_), lanes(lanes_), x(padded * dim_), order(count_),
-          boxes(count_, dim_, lanes_), most(boxes.box.ld), super_most(boxes.box.super_ld), square(boxes.box.ld)
+    Points(const qem_cpu_kernels *kernels, Random &random, Pattern pattern, size_t count_, uint32_t dim_)
+        : count(count_), padded((count_ + 63) / 64 * 64), dim(dim_), lanes(kernels->lanes), x(padded * dim_), order(count_),
+          boxes(count_, dim_, kernels->lanes), most(boxes.box.ld), super_most(boxes.box.super_ld), square(boxes.box.ld)
     {
-        Aligned<uint32_t> scratch(count * (dim + 1));
+        Aligned<uint32_t> scratch(qem_kd_scratch_words(count));
         for (uint32_t p = 0; p < dim; p++) fill(random, pattern, x.data() + p * padded, count);
         scale();
-        qem_kd_order(x.data(), padded, count, dim, lanes, order.data(), scratch.data());
+        qem_kd_order(kernels, 2, x.data(), padded, count, dim, order.data(), scratch.data());
         tiles.box = boxes.box;
         tiles.most = most.data(), tiles.super_most = super_most.data(), tiles.square = square.data();
         qem_boxes_fit(&tiles.box, x.data(), padded, count, dim, lanes);
@@ -61,13 +61,13 @@ class Prune : public KernelTest {};
 TEST_P(Prune, OrderIsAPermutationThatCarriesThePoints)
 {
     for (Pattern pattern : all_patterns)
-        for (size_t count : { 1, 15, 16, 17, 300, 1000 }) {
+        for (size_t count : { 1, 15, 16, 17, 300, 1000, 8192, 20011 }) {
             const uint32_t dim = 1 + static_cast<uint32_t>(below(random, 8));
             Aligned<float> x(count * dim), before;
-            Aligned<uint32_t> order(count), scratch(count * (dim + 1));
+            Aligned<uint32_t> order(count), scratch(qem_kd_scratch_words(count));
             fill(random, pattern, x.data(), x.size());
             before = x;
-            qem_kd_order(x.data(), count, count, dim, simd->lanes, order.data(), scratch.data());
+            qem_kd_order(simd, 1 + count % 3, x.data(), count, count, dim, order.data(), scratch.data());
             std::vector<bool> seen(count);
             for (size_t i = 0; i < count; i++) {
                 ASSERT_LT(order[i], count);
@@ -79,17 +79,54 @@ TEST_P(Prune, OrderIsAPermutationThatCarriesThePoints)
         }
 }
 
+// One node: the lower part is not above the upper one, and nothing is lost; with many equal values, too.
+TEST_P(Prune, SplitParts)
+{
+    for (Pattern pattern : all_patterns)
+        for (size_t n : { 17, 32, 33, 100, 128, 515, 4099 })
+            for (size_t half = simd->lanes; half < n; half = half * 2 + (n > 1000 ? 1024 : 0)) {
+                const uint32_t dim = 1 + static_cast<uint32_t>(below(random, 4));
+                Aligned<float> x(n * dim);
+                Aligned<uint32_t> index(n), scratch(qem_kd_scratch_words(n));
+                fill(random, pattern, x.data(), x.size());
+                for (size_t i = 0; i < n; i++) index[i] = static_cast<uint32_t>(i);
+                std::shuffle(index.begin(), index.end(), random);
+                simd->kd_split(x.data(), n, dim, index.data(), n, half, scratch.data());
+                bool split = false; // along one of the dimensions
+                for (uint32_t p = 0; p < dim; p++) {
+                    float most = -INFINITY, least = INFINITY;
+                    for (size_t i = 0; i < half; i++) most = std::max(most, x[p * n + index[i]]);
+                    for (size_t i = half; i < n; i++) least = std::min(least, x[p * n + index[i]]);
+                    split = split || most <= least;
+                }
+                ASSERT_TRUE(split) << name_of(pattern) << ", " << half << " of " << n;
+                std::sort(index.begin(), index.end());
+                for (size_t i = 0; i < n; i++) ASSERT_EQ(index[i], i);
+            }
+}
+
+void add_sums(const Points &points, const Aligned<float> &d2, qem_seed_sums &sums)
+{
+    for (size_t i = 0; i < points.count; i++) {
+        const int64_t fixed = std::llrint(static_cast<double>(d2[i]) * sums.scale);
+        sums.block[points.order[i] / QEM_SEED_BLOCK] += fixed;
+        sums.run[points.order[i] / QEM_SEED_BLOCK / QEM_SEED_RUN] += fixed;
+        sums.total += fixed;
+    }
+}
+
 // d2, labels, block sums and the largest D^2 after many centres.
 TEST_P(Prune, SeedingEqualsSeedStep)
 {
     for (Pattern pattern : all_patterns)
         for (uint32_t dim = 1; dim <= QEM_MOST_PRUNED_DIM; dim++) {
             SCOPED_TRACE(std::string(name_of(pattern)) + ", dim " + std::to_string(dim));
-            Points points(random, pattern, 1200 + below(random, 300), dim, simd->lanes);
+            Points points(simd, random, pattern, 1200 + below(random, 300), dim);
             Aligned<float> d2(points.padded), slow_d2(points.padded);
             Aligned<uint32_t> labels(points.padded), slow_labels(points.padded);
-            std::vector<int64_t> sums(points.padded / QEM_SEED_BLOCK + 1);
             const double scale = std::ldexp(1.0, 40);
+            std::vector<int64_t> sums(points.padded / QEM_SEED_BLOCK + 1), runs(sums.size() / QEM_SEED_RUN + 1);
+            qem_seed_sums seed_sums = { sums.data(), runs.data(), 0, scale };
             std::vector<float> center(dim);
             for (size_t i = 0; i < points.count; i++) d2[i] = INFINITY;
             slow_d2 = d2;
@@ -105,26 +142,27 @@ TEST_P(Prune, SeedingEqualsSeedStep)
                             points.most[t] = std::max(points.most[t], d2[i]);
                     for (size_t t = 0; t < points.most.size(); t++)
                         points.super_most[t / simd->lanes] = std::max(points.super_most[t / simd->lanes], points.most[t]);
-                    for (size_t i = 0; i < points.count; i++)
-                        sums[points.order[i] / QEM_SEED_BLOCK] += std::llrint(static_cast<double>(d2[i]) * scale);
+                    add_sums(points, d2, seed_sums);
                     continue;
                 }
                 const float fast = simd->seed_tiles(&points.tiles, points.x.data(), points.padded, dim, center.data(), label,
-                                                    d2.data(), labels.data(), points.order.data(), sums.data(), scale);
+                                                    d2.data(), labels.data(), points.order.data(), &seed_sums);
                 ASSERT_EQ(fast, slow) << "label " << label;
             }
             ASSERT_TRUE(same_bits(slow_d2.data(), d2.data(), points.padded));
             ASSERT_TRUE(same_bits(slow_labels.data(), labels.data(), points.padded));
-            std::vector<int64_t> expected(sums.size());
-            for (size_t i = 0; i < points.count; i++)
-                expected[points.order[i] / QEM_SEED_BLOCK] += std::llrint(static_cast<double>(d2[i]) * scale);
+            std::vector<int64_t> expected(sums.size()), expected_runs(runs.size());
+            qem_seed_sums expected_sums = { expected.data(), expected_runs.data(), 0, scale };
+            add_sums(points, d2, expected_sums);
             ASSERT_EQ(sums, expected);
+            ASSERT_EQ(runs, expected_runs);
+            ASSERT_EQ(seed_sums.total, expected_sums.total);
         }
 }
 
 // Centroids in k-d order beside their own order.
 struct Centroids {
-    Centroids(Random &random, const Points &points, size_t count_)
+    Centroids(const qem_cpu_kernels *kernels, Random &random, const Points &points, size_t count_)
         : count(count_), ldc((count_ + 31) / 32 * 32), c(ldc * points.dim), h(ldc, INFINITY), boxes(count_, points.dim, points.lanes)
     {
         const uint32_t dim = points.dim;
@@ -143,9 +181,9 @@ struct Centroids {
         tree_c.resize(tree.ld * dim);
         tree_h.assign(tree.ld, INFINITY);
         index.resize(tree.ld);
-        Aligned<uint32_t> scratch(count * (dim + 1));
+        Aligned<uint32_t> scratch(qem_kd_scratch_words(count));
         for (uint32_t p = 0; p < dim; p++) std::copy_n(c.data() + p * ldc, count, tree_c.data() + p * tree.ld);
-        qem_kd_order(tree_c.data(), tree.ld, count, dim, points.lanes, index.data(), scratch.data());
+        qem_kd_order(kernels, 1, tree_c.data(), tree.ld, count, dim, index.data(), scratch.data());
         for (uint32_t p = 0; p < dim; p++) std::fill(tree_c.begin() + p * tree.ld + count, tree_c.begin() + (p + 1) * tree.ld, INFINITY);
         for (size_t i = 0; i < count; i++) tree_h[i] = h[index[i]];
         tree.c = tree_c.data(), tree.h = tree_h.data(), tree.index = index.data();
@@ -165,13 +203,13 @@ TEST_P(Prune, LabelsEqualBruteForce)
         for (uint32_t dim = 1; dim <= QEM_MOST_PRUNED_DIM; dim++)
             for (size_t count : { 1, 33, 700 }) {
                 SCOPED_TRACE(std::string(name_of(pattern)) + ", dim " + std::to_string(dim) + ", k " + std::to_string(count));
-                const Points points(random, pattern, 500 + below(random, 200), dim, simd->lanes);
-                const Centroids centroids(random, points, count);
+                const Points points(simd, random, pattern, 500 + below(random, 200), dim);
+                const Centroids centroids(simd, random, points, count);
                 Aligned<uint32_t> expected(points.padded), labels(points.padded), previous(points.padded);
                 scalar->nearest(points.x.data(), points.padded, points.padded, dim, centroids.c.data(), centroids.h.data(),
                                 centroids.ldc, centroids.ldc, expected.data());
                 const size_t tiles = (points.count + simd->lanes - 1) / simd->lanes;
-                Aligned<uint32_t> candidates(count + 2 * simd->lanes);
+                Aligned<uint32_t> candidates(qem_candidate_words(&centroids.tree, simd->lanes));
                 for (int start = 0; start < 2; start++) { // from labels that say nothing, and from the right ones
                     for (size_t i = 0; i < points.padded; i++)
                         previous[i] = start ? expected[i] : static_cast<uint32_t>(below(random, count));

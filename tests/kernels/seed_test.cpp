@@ -61,6 +61,39 @@ TEST_P(Seed, OwnDistance)
             }
 }
 
+TEST_P(Seed, HalfNorms)
+{
+    for (uint32_t dim : dims)
+        for (Pattern pattern : all_patterns) {
+            const size_t count = 32 * (1 + below(random, 9)), ldc = count + 32;
+            Aligned<float> c(ldc * dim);
+            fill(random, pattern, c.data(), c.size());
+            Output<float> expected(count), actual(count);
+            scalar->half_norms(c.data(), ldc, count, dim, expected.data());
+            simd->half_norms(c.data(), ldc, count, dim, actual.data());
+            ASSERT_TRUE(same_output(expected, actual)) << name_of(pattern) << " dim " << dim;
+        }
+}
+
+TEST_P(Seed, SumPoints)
+{
+    for (uint32_t dim : dims)
+        for (size_t n : { 1, 7, 8, 9, 100, 131 }) {
+            const size_t k = 1 + below(random, 20), width = dim + below(random, 2), ld = n + below(random, 9);
+            std::vector<float> x(ld * dim);
+            std::vector<uint32_t> labels(n);
+            fill(random, Pattern::normal, x.data(), x.size());
+            for (float &v : x) v = std::max(-2.0f, std::min(2.0f, v));
+            for (uint32_t &label : labels) label = static_cast<uint32_t>(below(random, k));
+            Output<int64_t> expected(k * width), actual(k * width);
+            for (size_t i = 0; i < k * width; i++) expected[i] = actual[i] = static_cast<int64_t>(i) - 5;
+            for (const qem_cpu_kernels *kernels : { scalar, simd })
+                kernels->sum_points(x.data(), ld, n, dim, labels.data(), 0x1p50, (kernels == scalar ? expected : actual).data(),
+                                    width);
+            ASSERT_TRUE(same_output(expected, actual)) << "dim " << dim << ", " << n << " points";
+        }
+}
+
 // Every magnitude that the fixed point reaches, below 2^62, with halves that tie to even.
 TEST_P(Seed, FixedSum)
 {
