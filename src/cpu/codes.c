@@ -20,16 +20,20 @@ static void pack_piece(void *argument, uint64_t begin, uint64_t end, uint32_t th
     uint64_t word = 0;
     uint32_t filled = 0;
     (void)thread;
+    if (job->bits == 8) { /* the usual one: a plain narrowing */
+        for (uint64_t i = begin; i < end; i++) *out++ = (uint8_t)job->labels[i];
+        return;
+    }
     for (uint64_t i = begin; i < end; i++) {
         word |= (uint64_t)job->labels[i] << filled;
         filled += job->bits;
-        while (filled >= 8) {
-            *out++ = (uint8_t)word;
-            word >>= 8;
-            filled -= 8;
-        }
+        if (filled < 32) continue;
+        for (uint32_t b = 0; b < 4; b++) out[b] = (uint8_t)(word >> 8 * b); /* one store */
+        out += 4;
+        word >>= 32;
+        filled -= 32;
     }
-    if (filled) *out = (uint8_t)word;
+    for (; filled > 0; filled -= filled < 8 ? filled : 8, word >>= 8) *out++ = (uint8_t)word;
 }
 
 qem_status qem_cpu_pack(qem_context *context, const uint32_t *labels, uint64_t count, uint32_t bits, uint8_t *stream)

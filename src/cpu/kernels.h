@@ -19,6 +19,7 @@
 
 #define QEM_POINT_PAD 64
 #define QEM_CENTROID_PAD 32
+#define QEM_CLAMP 1125899906842624.0f /* 2^50: bound of scaled values that a stored codebook may have far from its points */
 
 typedef struct qem_cpu_kernels {
     /* labels[i] = the j < count with the least score, ties to the lowest j; i in 0 .. points-1 (a multiple of
@@ -41,6 +42,12 @@ typedef struct qem_cpu_kernels {
 
     /* h[j] = half of the squared norm of centroid j < count (a multiple of QEM_CENTROID_PAD), a double fma chain rounded once. */
     void (*half_norms)(const float *c, size_t ldc, size_t count, uint32_t dim, float *h);
+
+    /* out[p * ld + i] = x[ids[i] * stride + p] for i < n, p < dim; any n. */
+    void (*gather_points)(const float *x, const uint32_t *ids, size_t n, size_t stride, uint32_t dim, float *out, size_t ld);
+
+    /* x[i] = ((double)x[i] - mean) * scale rounded to f32, within -QEM_CLAMP .. QEM_CLAMP; any n. */
+    void (*scale_points)(float *x, size_t n, double mean, double scale);
 
     /* sums[labels[i] * width + p] += llrint((double)x[p * ld + i] * scale) for i < n, p < dim; any n. */
     void (*sum_points)(const float *x, size_t ld, size_t n, uint32_t dim, const uint32_t *labels, double scale, int64_t *sums,
@@ -97,6 +104,9 @@ typedef struct qem_cpu_kernels {
     /* seed_step for all tiles; the sums follow the changes of d2[i], which counts for point order[i]. */
     float (*seed_tiles)(const qem_tiles *tiles, const float *x, size_t ld, uint32_t dim, const float *center, uint32_t label,
                         float *d2, uint32_t *labels, const uint32_t *order, qem_seed_sums *sums);
+
+    /* A centroid near each tile, for all its points: where nearest_tiles may start. previous[i] for tiles 0 .. count-1. */
+    void (*near_tiles)(const qem_centroid_tree *tree, const qem_tiles *tiles, uint32_t dim, size_t count, uint32_t *previous);
 
     /* nearest for tiles first, first + step, ... < last; previous[] holds any valid labels, good ones make it fast; c, ldc as in
      * nearest, the tree holds the same centroids. candidates: qem_candidate_words of scratch. Returns the number of

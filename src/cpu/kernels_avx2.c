@@ -9,6 +9,8 @@ void qem_kernels_avx2(qem_cpu_kernels *kernels)
     kernels->fixed_sum = qem_fixed_sum_avx2;
     kernels->own_distance = qem_own_distance_avx2;
     kernels->half_norms = qem_half_norms_avx2;
+    kernels->gather_points = qem_gather_points_avx2;
+    kernels->scale_points = qem_scale_points_avx2;
     kernels->sum_points = qem_sum_points_avx2;
     kernels->scalar_codes = qem_scalar_codes_avx2;
     kernels->unpack = qem_unpack_avx2;
@@ -27,5 +29,6 @@ void qem_kernels_avx2(qem_cpu_kernels *kernels)
     kernels->lanes = 8;
     kernels->kd_split = qem_kd_split_avx2;
     kernels->seed_tiles = qem_seed_tiles_avx2;
+    kernels->near_tiles = qem_near_tiles_avx2;
     kernels->nearest_tiles = qem_nearest_tiles_avx2;
 }

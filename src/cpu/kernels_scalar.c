@@ -72,6 +72,21 @@ static void half_norms(const float *c, size_t ldc, size_t count, uint32_t dim, f
     }
 }
 
+static void gather_points(const float *x, const uint32_t *ids, size_t n, size_t stride, uint32_t dim, float *out,
+                          size_t ld)
+{
+    for (size_t i = 0; i < n; i++)
+        for (uint32_t p = 0; p < dim; p++) out[p * ld + i] = x[ids[i] * stride + p];
+}
+
+static void scale_points(float *x, size_t n, double mean, double scale)
+{
+    for (size_t i = 0; i < n; i++) {
+        const float value = (float)(((double)x[i] - mean) * scale);
+        x[i] = value > QEM_CLAMP ? QEM_CLAMP : value < -QEM_CLAMP ? -QEM_CLAMP : value;
+    }
+}
+
 static void sum_points(const float *x, size_t ld, size_t n, uint32_t dim, const uint32_t *labels, double scale, int64_t *sums,
                        size_t width)
 {
@@ -237,8 +252,29 @@ static void sum_chunk(const float *x, size_t n, double center, double *sum, doub
 
 void qem_kernels_scalar(qem_cpu_kernels *kernels)
 {
-    *kernels = (qem_cpu_kernels){ nearest,     seed_step,    fixed_sum,   own_distance,   half_norms, sum_points,  scalar_codes,
-                                  unpack,      lookup,       pair_split,  pair_merge,     add,        f32_to_f16,  f32_to_bf16,
-                                  f16_to_f32,  bf16_to_f32,  find_nonfinite, extremes,    error_chunk, sum_chunk,  0,
-                                  NULL,        NULL,         NULL };
+    *kernels = (qem_cpu_kernels){
+        .nearest = nearest,
+        .seed_step = seed_step,
+        .fixed_sum = fixed_sum,
+        .own_distance = own_distance,
+        .half_norms = half_norms,
+        .gather_points = gather_points,
+        .scale_points = scale_points,
+        .sum_points = sum_points,
+        .scalar_codes = scalar_codes,
+        .unpack = unpack,
+        .lookup = lookup,
+        .pair_split = pair_split,
+        .pair_merge = pair_merge,
+        .add = add,
+        .f32_to_f16 = f32_to_f16,
+        .f32_to_bf16 = f32_to_bf16,
+        .f16_to_f32 = f16_to_f32,
+        .bf16_to_f32 = bf16_to_f32,
+        .find_nonfinite = find_nonfinite,
+        .extremes = extremes,
+        .error_chunk = error_chunk,
+        .sum_chunk = sum_chunk,
+        .lanes = 0, /* no pruning: the definition is brute force */
+    };
 }

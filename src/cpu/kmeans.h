@@ -13,7 +13,6 @@
 #include "kernels.h"
 
 #define QEM_PIECE 16384       /* points a thread takes at once; multiple of QEM_SEED_BLOCK */
-#define QEM_CLAMP 1125899906842624.0f /* 2^50: bound of scaled values that a stored codebook may have far from its points */
 
 typedef struct qem_segment {
     uint32_t dim;
@@ -46,6 +45,7 @@ typedef struct qem_work {
     double *mean;            /* [width] */
     float *center;           /* [width], the seed just drawn */
     int exponent;
+    double scale, unit;      /* 2^-exponent, 2^exponent */
 
     /* exact pruning (kmeans_prune.c); only without tail points */
     uint32_t lanes;          /* 0: brute force */
@@ -64,8 +64,6 @@ void qem_work_init(qem_work *work, const qem_cpu_kernels *kernels, const qem_sub
 
 /* Gathers, centres and scales the points. */
 void qem_work_gather(qem_work *work);
-/* The same under the mean and exponent that work holds already. */
-void qem_work_gather_scaled(qem_work *work);
 /* Labels of both segments -> labels[id] = label_base + label. */
 void qem_work_scatter(const qem_work *work, uint32_t *labels);
 

@@ -8,24 +8,6 @@
 #include "parallel.h"
 #include "problem.h"
 
-static size_t round_up(uint64_t value, uint64_t multiple)
-{
-    return (size_t)((value + multiple - 1) / multiple * multiple);
-}
-
-/* Takes aligned pieces from a block of memory; with base NULL it only adds up. */
-typedef struct arena {
-    unsigned char *base;
-    size_t used;
-} arena;
-
-static void *take(arena *a, uint64_t count, size_t size)
-{
-    void *memory = a->base ? a->base + a->used : NULL;
-    a->used += round_up(count * size, 64);
-    return memory;
-}
-
 static int has_tail(const qem_subvectors *v, const qem_problem *problem)
 {
     return problem->width == v->dim && v->tail_dim != v->dim;
@@ -40,61 +22,48 @@ static uint64_t count_tail(const qem_subvectors *v, const qem_problem *problem)
     return count;
 }
 
-static void layout_boxes(qem_boxes *box, uint64_t count, uint32_t dim, uint32_t lanes, arena *a)
-{
-    qem_boxes_size(box, (size_t)count, lanes);
-    box->low = take(a, (uint64_t)box->ld * dim, sizeof(float));
-    box->high = take(a, (uint64_t)box->ld * dim, sizeof(float));
-    box->super_low = take(a, (uint64_t)box->super_ld * dim, sizeof(float));
-    box->super_high = take(a, (uint64_t)box->super_ld * dim, sizeof(float));
-}
-
-static void layout_pruning(qem_work *work, arena *a)
+static void layout_pruning(qem_work *work, qem_arena *a)
 {
     const uint64_t k = work->problem->k;
     const uint32_t lanes = work->lanes, dim = work->width;
     qem_tiles *tiles = &work->tiles;
     qem_centroid_tree *tree = &work->tree;
-    work->order = take(a, work->count, sizeof(uint32_t));
-    layout_boxes(&tiles->box, work->count, dim, lanes, a);
-    tiles->most = take(a, tiles->box.ld, sizeof(float));
-    tiles->super_most = take(a, tiles->box.super_ld, sizeof(float));
-    tiles->square = take(a, tiles->box.ld, sizeof(float));
-    layout_boxes(&tree->box, k, dim, lanes, a);
-    tree->ld = tree->box.ld * lanes; /* the boxes in the padding have places too */
-    tree->c = take(a, (uint64_t)tree->ld * dim, sizeof(float));
-    tree->h = take(a, tree->ld, sizeof(float));
-    tree->index = take(a, tree->ld, sizeof(uint32_t));
-    work->candidates = take(a, work->threads * qem_candidate_words(tree, lanes), sizeof(uint32_t));
+    work->order = qem_take(a, work->count, sizeof(uint32_t));
+    qem_boxes_layout(&tiles->box, work->count, dim, lanes, a);
+    tiles->most = qem_take(a, tiles->box.ld, sizeof(float));
+    tiles->super_most = qem_take(a, tiles->box.super_ld, sizeof(float));
+    tiles->square = qem_take(a, tiles->box.ld, sizeof(float));
+    qem_tree_layout(tree, k, dim, lanes, a);
+    work->candidates = qem_take(a, work->threads * qem_candidate_words(tree, lanes), sizeof(uint32_t));
 }
 
-static void layout(qem_work *work, arena *a)
+static void layout(qem_work *work, qem_arena *a)
 {
     const qem_problem *problem = work->problem;
     const uint64_t k = problem->k;
     uint64_t blocks = 0;
     for (int s = 0; s < 2; s++) {
         qem_segment *segment = &work->segment[s];
-        segment->padded = round_up(segment->count, QEM_POINT_PAD);
-        segment->x = take(a, (uint64_t)segment->padded * segment->dim, sizeof(float));
-        segment->d2 = take(a, segment->padded, sizeof(float)); /* d2 and labels, side by side, are the scratch of the k-d order */
-        segment->labels = take(a, segment->padded, sizeof(uint32_t));
-        segment->previous = take(a, segment->padded, sizeof(uint32_t));
+        segment->padded = qem_round_up(segment->count, QEM_POINT_PAD);
+        segment->x = qem_take(a, (uint64_t)segment->padded * segment->dim, sizeof(float));
+        segment->d2 = qem_take(a, segment->padded, sizeof(float)); /* d2 and labels, side by side, are the scratch of the k-d order */
+        segment->labels = qem_take(a, segment->padded, sizeof(uint32_t));
+        segment->previous = qem_take(a, segment->padded, sizeof(uint32_t));
         blocks += (segment->padded + QEM_SEED_BLOCK - 1) / QEM_SEED_BLOCK;
     }
-    work->ldc = round_up(k, QEM_CENTROID_PAD);
-    work->c = take(a, (uint64_t)work->ldc * work->width, sizeof(float));
-    work->h[0] = take(a, work->ldc, sizeof(float));
-    work->h[1] = take(a, work->ldc, sizeof(float));
-    work->only_tail = take(a, work->ldc, 1);
-    work->sums = take(a, work->sum_threads * k * work->width + QEM_POINT_PAD, sizeof(int64_t)); /* the padding: kd scratch */
-    work->counts[0] = take(a, work->sum_threads * k, sizeof(uint64_t));
-    work->counts[1] = take(a, work->sum_threads * k, sizeof(uint64_t));
-    work->seed_sums.block = take(a, blocks, sizeof(int64_t));
-    work->seed_sums.run = take(a, (blocks + QEM_SEED_RUN - 1) / QEM_SEED_RUN, sizeof(int64_t));
-    work->block_max = take(a, blocks, sizeof(float));
-    work->mean = take(a, work->width, sizeof(double));
-    work->center = take(a, work->width, sizeof(float));
+    work->ldc = qem_round_up(k, QEM_CENTROID_PAD);
+    work->c = qem_take(a, (uint64_t)work->ldc * work->width, sizeof(float));
+    work->h[0] = qem_take(a, work->ldc, sizeof(float));
+    work->h[1] = qem_take(a, work->ldc, sizeof(float));
+    work->only_tail = qem_take(a, work->ldc, 1);
+    work->sums = qem_take(a, work->sum_threads * k * work->width + QEM_POINT_PAD, sizeof(int64_t)); /* the padding: kd scratch */
+    work->counts[0] = qem_take(a, work->sum_threads * k, sizeof(uint64_t));
+    work->counts[1] = qem_take(a, work->sum_threads * k, sizeof(uint64_t));
+    work->seed_sums.block = qem_take(a, blocks, sizeof(int64_t));
+    work->seed_sums.run = qem_take(a, (blocks + QEM_SEED_RUN - 1) / QEM_SEED_RUN, sizeof(int64_t));
+    work->block_max = qem_take(a, blocks, sizeof(float));
+    work->mean = qem_take(a, work->width, sizeof(double));
+    work->center = qem_take(a, work->width, sizeof(float));
     if (work->lanes) layout_pruning(work, a);
 }
 
@@ -124,7 +93,7 @@ uint64_t qem_work_bytes(const qem_cpu_kernels *kernels, const qem_subvectors *po
                         uint32_t threads)
 {
     qem_work work;
-    arena a = { NULL, 0 };
+    qem_arena a = { NULL, 0 };
     describe(&work, kernels, points, problem, threads);
     layout(&work, &a);
     return a.used;
@@ -133,7 +102,7 @@ uint64_t qem_work_bytes(const qem_cpu_kernels *kernels, const qem_subvectors *po
 void qem_work_init(qem_work *work, const qem_cpu_kernels *kernels, const qem_subvectors *points, const qem_problem *problem,
                    uint32_t threads, void *memory)
 {
-    arena a = { memory, 0 };
+    qem_arena a = { memory, 0 };
     describe(work, kernels, points, problem, threads);
     layout(work, &a);
 }
@@ -145,15 +114,28 @@ typedef struct gather_job {
     qem_segment *segment;
 } gather_job;
 
+#define IDS_AT_ONCE 1024
+
 static void gather_piece(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
 {
     const gather_job *job = argument;
     const qem_work *work = job->work;
     qem_segment *segment = job->segment;
+    uint32_t ids[IDS_AT_ONCE];
     (void)thread;
-    for (uint64_t t = begin; t < end; t++) {
-        const float *x = qem_subvector(work->points, qem_problem_id(work->problem, t));
-        for (uint32_t p = 0; p < segment->dim; p++) segment->x[p * segment->padded + t] = x[p];
+    for (uint64_t t = begin; t < end;) {
+        size_t n = 0;
+        for (; n < IDS_AT_ONCE && t + n < end; n++) ids[n] = qem_problem_id(work->problem, t + n);
+        if (work->points->tail_dim == work->points->dim) {
+            work->kernels->gather_points(work->points->x, ids, n, segment->dim, segment->dim, segment->x + t,
+                                         segment->padded);
+        } else { /* a group with rows that have a tail elsewhere */
+            for (size_t i = 0; i < n; i++) {
+                const float *x = qem_subvector(work->points, ids[i]);
+                for (uint32_t p = 0; p < segment->dim; p++) segment->x[p * segment->padded + t + i] = x[p];
+            }
+        }
+        t += n;
     }
 }
 
@@ -223,13 +205,13 @@ static void centre_and_scale(qem_work *work)
             largest = here > largest ? here : largest;
         }
     work->exponent = largest > 0.0 ? qem_exponent_above(largest) - 1 : 0;
-    const double scale = ldexp(1.0, -work->exponent);
+    work->scale = ldexp(1.0, -work->exponent);
+    work->unit = ldexp(1.0, work->exponent);
     for (int s = 0; s < 2; s++)
         for (uint32_t p = 0; p < work->segment[s].dim; p++) {
             qem_segment *segment = &work->segment[s];
             float *x = segment->x + p * segment->padded;
-            const double mean = work->mean[p];
-            for (uint64_t i = 0; i < segment->count; i++) x[i] = (float)(((double)x[i] - mean) * scale);
+            work->kernels->scale_points(x, (size_t)segment->count, work->mean[p], work->scale);
             memset(x + segment->count, 0, (segment->padded - segment->count) * sizeof(float));
         }
 }
@@ -252,18 +234,6 @@ void qem_work_gather(qem_work *work)
     if (work->lanes) qem_prune_points(work, (uint32_t *)work->segment[0].d2);
 }
 
-void qem_work_gather_scaled(qem_work *work)
-{
-    gather(work);
-    for (int s = 0; s < 2; s++)
-        for (uint32_t p = 0; p < work->segment[s].dim; p++) {
-            qem_segment *segment = &work->segment[s];
-            float *x = segment->x + p * segment->padded;
-            for (uint64_t i = 0; i < segment->count; i++) x[i] = qem_work_scaled(work, p, x[i]);
-            memset(x + segment->count, 0, (segment->padded - segment->count) * sizeof(float));
-        }
-}
-
 void qem_work_scatter(const qem_work *work, uint32_t *labels)
 {
     uint64_t read[2] = { 0, 0 };
@@ -282,7 +252,7 @@ void qem_work_scatter(const qem_work *work, uint32_t *labels)
 
 float qem_work_scaled(const qem_work *work, uint32_t p, float stored)
 {
-    const float value = (float)ldexp((double)stored - work->mean[p], -work->exponent);
+    const float value = (float)(((double)stored - work->mean[p]) * work->scale);
     if (value > QEM_CLAMP) return QEM_CLAMP;
     return value < -QEM_CLAMP ? -QEM_CLAMP : value;
 }
@@ -290,6 +260,6 @@ float qem_work_scaled(const qem_work *work, uint32_t p, float stored)
 float qem_work_stored(const qem_work *work, uint32_t p, float scaled)
 {
     /* a centroid lies among its points; rounding near the limit of f32 must not carry it beyond */
-    const double value = ldexp((double)scaled, work->exponent) + work->mean[p];
+    const double value = (double)scaled * work->unit + work->mean[p];
     return (float)(value > FLT_MAX ? FLT_MAX : value < -FLT_MAX ? -FLT_MAX : value) + 0.0f;
 }

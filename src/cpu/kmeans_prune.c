@@ -1,11 +1,11 @@
 /* Exact pruning of one problem: order and boxes of the points, order and boxes of the centroids, and when it pays. */
-#include <math.h>
 #include <stdatomic.h>
 #include <string.h>
 
 #include "kdorder.h"
 #include "kmeans.h"
 #include "parallel.h"
+#include "tree.h"
 
 #define LEAST_POINTS 256
 #define LEAST_CENTROIDS 32
@@ -54,28 +54,9 @@ void qem_prune_seed_begin(qem_work *work)
 
 void qem_prune_centroids(qem_work *work)
 {
-    qem_centroid_tree *tree = &work->tree;
-    /* the sums are free between the passes */
-    uint32_t *scratch = (uint32_t *)work->sums;
-    for (uint32_t p = 0; p < work->width; p++)
-        memcpy(tree->c + p * tree->ld, work->c + p * work->ldc, (size_t)work->k * sizeof(float));
-    qem_kd_order(work->kernels, work->threads, tree->c, tree->ld, (size_t)work->k, work->width, tree->index, scratch);
-    for (size_t i = (size_t)work->k; i < tree->ld; i++) tree->index[i] = 0;
+    qem_tree_order(work->kernels, work->threads, &work->tree, work->c, work->ldc, (size_t)work->k, work->width,
+                   (uint32_t *)work->sums); /* free between the passes */
     work->brute = 0;
-}
-
-/* The centroids where they are now, in the order found once. */
-static void refit_centroids(qem_work *work)
-{
-    qem_centroid_tree *tree = &work->tree;
-    for (uint32_t p = 0; p < work->width; p++) {
-        float *c = tree->c + p * tree->ld;
-        for (size_t i = 0; i < work->k; i++) c[i] = work->c[p * work->ldc + tree->index[i]];
-        for (size_t i = (size_t)work->k; i < tree->ld; i++) c[i] = INFINITY;
-    }
-    for (size_t i = 0; i < work->k; i++) tree->h[i] = work->h[0][tree->index[i]];
-    for (size_t i = (size_t)work->k; i < tree->ld; i++) tree->h[i] = INFINITY;
-    qem_boxes_fit(&tree->box, tree->c, tree->ld, (size_t)work->k, work->width, work->lanes);
 }
 
 typedef struct prune_job {
@@ -96,25 +77,15 @@ static void prune_piece(void *argument, uint64_t begin, uint64_t end, uint32_t t
     atomic_fetch_add_explicit(&job->candidates, found, memory_order_relaxed);
 }
 
-/* Instructions a tile, roughly: pruning walks boxes and looks at its candidates, brute force at every centroid. */
-static int pays(const qem_work *work, double candidates)
-{
-    const double dim = work->width;
-    const double boxes = (double)work->tree.box.super_ld / work->lanes * (3.0 * dim + 3.0);
-    const double pruned = 60.0 + boxes + 3.0 * candidates * (dim + 6.0);
-    const double brute = (double)work->k * (dim + 1.3);
-    return pruned < brute;
-}
-
 int qem_prune_assign(qem_work *work)
 {
     const uint64_t tiles = (work->count + work->lanes - 1) / work->lanes;
     prune_job job = { .work = work, .step = SAMPLE_STEP };
     if (work->brute) return 0;
-    refit_centroids(work);
+    qem_tree_refit(&work->tree, work->c, work->ldc, work->h[0], (size_t)work->k, work->width, work->lanes);
     prune_piece(&job, 0, tiles, 0);
     const uint64_t sampled = (tiles + SAMPLE_STEP - 1) / SAMPLE_STEP;
-    if (!pays(work, (double)job.candidates / (double)sampled)) {
+    if (!qem_tree_pays(&work->tree, (size_t)work->k, work->width, work->lanes, (double)job.candidates / (double)sampled)) {
         work->brute = 1;
         return 0;
     }

@@ -125,6 +125,52 @@ float QEM_SIMD(seed_tiles)(const qem_tiles *tiles, const float *x, size_t ld, ui
 
 /* ---- assignment ---- */
 
+/* The first of `count` boxes (a multiple of LANES) that is nearest to a point. */
+QEM_INLINE size_t nearest_box(uint32_t dim, const vf *x, const float *low, const float *high, size_t ld, size_t count)
+{
+    vf best = vf_set1(INFINITY);
+    vi place = vi_set1(0);
+    for (size_t i = 0; i < count; i += LANES) {
+        const vf gap = box_gap(dim, x, x, low + i, high + i, ld);
+        place = vi_select(vf_lt(gap, best), vi_add(vi_set1((uint32_t)i), vi_iota()), place);
+        best = vf_min(gap, best);
+    }
+    uint32_t places[LANES];
+    vi_store(places, place);
+    return places[__builtin_ctz(vm_bits(vf_eq(best, vf_set1(vf_reduce_min(best)))))];
+}
+
+/* From the nearest super-block to its nearest block to its nearest centroid: any centroid will do, a near one saves work. */
+QEM_INLINE void near_tiles(const qem_centroid_tree *tree, const qem_tiles *tiles, uint32_t dim, size_t count, uint32_t *previous)
+{
+    for (size_t tile = 0; tile < count; tile++) {
+        vf x[QEM_MOST_PRUNED_DIM];
+        QEM_UNROLL
+        for (uint32_t p = 0; p < dim; p++) {
+            const size_t at = p * tiles->box.ld + tile;
+            x[p] = vf_set1(0.5f * tiles->box.low[at] + 0.5f * tiles->box.high[at]);
+        }
+        size_t at = nearest_box(dim, x, tree->box.super_low, tree->box.super_high, tree->box.super_ld, tree->box.super_ld) * LANES;
+        at = (at + nearest_box(dim, x, tree->box.low + at, tree->box.high + at, tree->box.ld, LANES)) * LANES;
+        at += nearest_box(dim, x, tree->c + at, tree->c + at, tree->ld, LANES);
+        vi_store(previous + tile * LANES, vi_set1(tree->index[at]));
+    }
+}
+
+void QEM_SIMD(near_tiles)(const qem_centroid_tree *tree, const qem_tiles *tiles, uint32_t dim, size_t count, uint32_t *previous)
+{
+    switch (dim) {
+    case 1: near_tiles(tree, tiles, 1, count, previous); break;
+    case 2: near_tiles(tree, tiles, 2, count, previous); break;
+    case 3: near_tiles(tree, tiles, 3, count, previous); break;
+    case 4: near_tiles(tree, tiles, 4, count, previous); break;
+    case 5: near_tiles(tree, tiles, 5, count, previous); break;
+    case 6: near_tiles(tree, tiles, 6, count, previous); break;
+    case 7: near_tiles(tree, tiles, 7, count, previous); break;
+    default: near_tiles(tree, tiles, 8, count, previous); break;
+    }
+}
+
 typedef struct tile_args {
     const qem_centroid_tree *tree;
     const qem_tiles *tiles;

@@ -1,4 +1,4 @@
-/* seed_step(), fixed_sum(), own_distance(), half_norms() and sum_points() for one instruction set: lanes are points, and memory is the limit. */
+/* seed_step(), fixed_sum() and own_distance() for one instruction set: lanes are points, and memory is the limit. */
 #include "kernels.h"
 #include "simd_kernels.h"
 
@@ -69,53 +69,4 @@ void QEM_SIMD(own_distance)(const float *x, size_t ld, size_t points, uint32_t d
         }
         vf_store(d2 + i, s);
     }
-}
-
-void QEM_SIMD(half_norms)(const float *c, size_t ldc, size_t count, uint32_t dim, float *h)
-{
-    for (size_t j = 0; j < count; j += 8) {
-        vd8 sum = vd8_set1(0.0);
-        for (uint32_t p = 0; p < dim; p++) {
-            const vd8 v = vd8_from_floats(c + p * ldc + j);
-            sum = vd8_fmadd(v, v, sum);
-        }
-        vd8_store_floats(h + j, vd8_mul(vd8_set1(0.5), sum));
-    }
-}
-
-#define SUM_DIMS 8 /* components that are converted together */
-
-/* Components first .. first+dim-1 of 8 points. */
-QEM_INLINE void sum_eight(const float *x, size_t ld, uint32_t dim, const uint32_t *labels, vd8 scale, int64_t *sums, size_t width)
-{
-    int64_t fixed[SUM_DIMS][8];
-    for (uint32_t p = 0; p < dim; p++) vd8_store_scaled(fixed[p], x + p * ld, scale);
-    for (size_t i = 0; i < 8; i++) {
-        int64_t *sum = sums + labels[i] * width;
-        for (uint32_t p = 0; p < dim; p++) sum[p] += fixed[p][i];
-    }
-}
-
-static void sum_rest(const float *x, size_t ld, size_t n, uint32_t dim, const uint32_t *labels, double scale, int64_t *sums,
-                     size_t width)
-{
-    for (size_t i = 0; i < n; i++)
-        for (uint32_t p = 0; p < dim; p++) sums[labels[i] * width + p] += llrint((double)x[p * ld + i] * scale);
-}
-
-void QEM_SIMD(sum_points)(const float *x, size_t ld, size_t n, uint32_t dim, const uint32_t *labels, double scale, int64_t *sums,
-                          size_t width)
-{
-    const vd8 factor = vd8_set1(scale);
-    const size_t whole = n / 8 * 8;
-    for (uint32_t p = 0; p < dim; p += SUM_DIMS) {
-        const uint32_t here = dim - p < SUM_DIMS ? dim - p : SUM_DIMS;
-        for (size_t i = 0; i < whole; i += 8) {
-            if (here == 4) /* the usual one, unrolled */
-                sum_eight(x + p * ld + i, ld, 4, labels + i, factor, sums + p, width);
-            else
-                sum_eight(x + p * ld + i, ld, here, labels + i, factor, sums + p, width);
-        }
-    }
-    sum_rest(x + whole, ld, n - whole, dim, labels + whole, scale, sums, width);
 }

@@ -132,6 +132,20 @@ QEM_INLINE vi vi_load_quarters(const uint8_t *base, const size_t *offset)
     return _mm256_inserti128_si256(_mm256_castsi128_si256(low), _mm_loadu_si128((const void *)(base + offset[1])), 1);
 }
 
+QEM_INLINE vf vf_load_fours(const float *const *from)
+{
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from[0])), _mm_loadu_ps(from[1]), 1);
+}
+QEM_INLINE void vf_transpose_fours(const vf *row, vf *column)
+{
+    const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(row[0], row[1])), b = _mm256_castps_pd(_mm256_unpackhi_ps(row[0], row[1]));
+    const __m256d c = _mm256_castps_pd(_mm256_unpacklo_ps(row[2], row[3])), d = _mm256_castps_pd(_mm256_unpackhi_ps(row[2], row[3]));
+    column[0] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, c));
+    column[1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, c));
+    column[2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, d));
+    column[3] = _mm256_castpd_ps(_mm256_unpackhi_pd(b, d));
+}
+
 #define TABLE_LEVELS 3
 typedef vf vtable;
 QEM_INLINE vtable vtable_load(const float *p) { return vf_load(p); }
@@ -192,6 +206,7 @@ QEM_INLINE void vd8_store_floats(float *p, vd8 a)
     _mm_storeu_ps(p, _mm256_cvtpd_ps(a.low));
     _mm_storeu_ps(p + 4, _mm256_cvtpd_ps(a.high));
 }
+QEM_INLINE vd8 vd8_min(vd8 a, vd8 b) { return vd8_make(_mm256_min_pd(a.low, b.low), _mm256_min_pd(a.high, b.high)); }
 QEM_INLINE vd8 vd8_max(vd8 a, vd8 b) { return vd8_make(_mm256_max_pd(a.low, b.low), _mm256_max_pd(a.high, b.high)); }
 QEM_INLINE vd8 vd8_abs(vd8 a)
 {

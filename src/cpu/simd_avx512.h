@@ -91,6 +91,25 @@ QEM_INLINE vi vi_load_quarters(const uint8_t *base, const size_t *offset)
     return _mm512_inserti32x4(a, _mm_loadu_si128((const void *)(base + offset[3])), 3);
 }
 
+/* Vectors of quarters of 4 floats: LANES / 4 of them from addresses of their own; the 4 x 4 matrices that the same quarter of
+ * 4 vectors makes, transposed. */
+QEM_INLINE vf vf_load_fours(const float *const *from)
+{
+    vf a = _mm512_castps128_ps512(_mm_loadu_ps(from[0]));
+    a = _mm512_insertf32x4(a, _mm_loadu_ps(from[1]), 1);
+    a = _mm512_insertf32x4(a, _mm_loadu_ps(from[2]), 2);
+    return _mm512_insertf32x4(a, _mm_loadu_ps(from[3]), 3);
+}
+QEM_INLINE void vf_transpose_fours(const vf *row, vf *column)
+{
+    const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(row[0], row[1])), b = _mm512_castps_pd(_mm512_unpackhi_ps(row[0], row[1]));
+    const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(row[2], row[3])), d = _mm512_castps_pd(_mm512_unpackhi_ps(row[2], row[3]));
+    column[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+    column[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+    column[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+    column[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+}
+
 /* A table of 2^TABLE_LEVELS floats in registers, looked up by lane. */
 #define TABLE_LEVELS 5
 typedef struct vtable {
@@ -137,6 +156,7 @@ QEM_INLINE vd8 vd8_mul(vd8 a, vd8 b) { return _mm512_mul_pd(a, b); }
 QEM_INLINE vd8 vd8_fmadd(vd8 a, vd8 b, vd8 c) { return _mm512_fmadd_pd(a, b, c); }
 QEM_INLINE void vd8_store_floats(float *p, vd8 a) { _mm256_storeu_ps(p, _mm512_cvtpd_ps(a)); }
 QEM_INLINE vd8 vd8_abs(vd8 a) { return _mm512_abs_pd(a); }
+QEM_INLINE vd8 vd8_min(vd8 a, vd8 b) { return _mm512_min_pd(a, b); }
 QEM_INLINE vd8 vd8_max(vd8 a, vd8 b) { return _mm512_max_pd(a, b); }
 /* sum + a / b where b is not 0; *zeros counts the lanes where it is */
 QEM_INLINE vd8 vd8_add_ratio(vd8 sum, vd8 a, vd8 b, uint64_t *zeros)

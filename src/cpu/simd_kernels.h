@@ -16,6 +16,9 @@
     void qem_own_distance_##isa(const float *x, size_t ld, size_t points, uint32_t dim, const float *c, size_t ldc,       \
                                 const uint32_t *labels, float *d2);                                                       \
     void qem_half_norms_##isa(const float *c, size_t ldc, size_t count, uint32_t dim, float *h);                          \
+    void qem_gather_points_##isa(const float *x, const uint32_t *ids, size_t n, size_t stride, uint32_t dim, float *out,  \
+                                 size_t ld);                                                                              \
+    void qem_scale_points_##isa(float *x, size_t n, double mean, double scale);                                           \
     void qem_sum_points_##isa(const float *x, size_t ld, size_t n, uint32_t dim, const uint32_t *labels, double scale,    \
                               int64_t *sums, size_t width);                                                               \
     void qem_scalar_codes_##isa(const float *x, size_t n, const float *thresholds, size_t threshold_count,                \
@@ -38,6 +41,8 @@
                             uint32_t *scratch);                                                                           \
     float qem_seed_tiles_##isa(const qem_tiles *tiles, const float *x, size_t ld, uint32_t dim, const float *center,      \
                                uint32_t label, float *d2, uint32_t *labels, const uint32_t *order, qem_seed_sums *sums);  \
+    void qem_near_tiles_##isa(const qem_centroid_tree *tree, const qem_tiles *tiles, uint32_t dim, size_t count,          \
+                              uint32_t *previous);                                                                        \
     uint64_t qem_nearest_tiles_##isa(const qem_centroid_tree *tree, const qem_tiles *tiles, const float *x, size_t ld,    \
                                      uint32_t dim, const float *c, size_t ldc, const uint32_t *previous,                  \
                                      uint32_t *labels, size_t first, size_t last, size_t step, uint32_t *candidates);

@@ -2,15 +2,23 @@
 
 #include <math.h>
 
-static size_t round_up(size_t value, size_t multiple)
+void qem_boxes_layout(qem_boxes *box, uint64_t count, uint32_t dim, uint32_t lanes, qem_arena *arena)
 {
-    return (value + multiple - 1) / multiple * multiple;
+    box->ld = qem_round_up((count + lanes - 1) / lanes, (uint64_t)lanes * lanes);
+    box->super_ld = qem_round_up(box->ld / lanes, lanes);
+    box->low = qem_take(arena, (uint64_t)box->ld * dim, sizeof(float));
+    box->high = qem_take(arena, (uint64_t)box->ld * dim, sizeof(float));
+    box->super_low = qem_take(arena, (uint64_t)box->super_ld * dim, sizeof(float));
+    box->super_high = qem_take(arena, (uint64_t)box->super_ld * dim, sizeof(float));
 }
 
-void qem_boxes_size(qem_boxes *box, size_t count, uint32_t lanes)
+void qem_tree_layout(qem_centroid_tree *tree, uint64_t k, uint32_t dim, uint32_t lanes, qem_arena *arena)
 {
-    box->ld = round_up((count + lanes - 1) / lanes, (size_t)lanes * lanes);
-    box->super_ld = round_up(box->ld / lanes, lanes);
+    qem_boxes_layout(&tree->box, k, dim, lanes, arena);
+    tree->ld = tree->box.ld * lanes; /* the boxes in the padding have places too */
+    tree->c = qem_take(arena, (uint64_t)tree->ld * dim, sizeof(float));
+    tree->h = qem_take(arena, tree->ld, sizeof(float));
+    tree->index = qem_take(arena, tree->ld, sizeof(uint32_t));
 }
 
 /* Box number b from the extremes of from[first .. last-1]. */

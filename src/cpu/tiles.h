@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "arena.h"
+
 #define QEM_MOST_PRUNED_DIM 8 /* above it boxes hardly ever exclude anything */
 
 /* Boxes of runs of `lanes` items, and of runs of `lanes` boxes. Padding boxes are empty (low = +inf, high = -inf). */
@@ -51,8 +53,9 @@ static inline size_t qem_candidate_words(const qem_centroid_tree *tree, uint32_t
     return tree->ld + tree->box.super_ld + tree->box.ld + 3 * (size_t)lanes;
 }
 
-/* Boxes needed for `count` items: sizes in ld and super_ld. */
-void qem_boxes_size(qem_boxes *box, size_t count, uint32_t lanes);
+/* Boxes for `count` items, and a tree for k centroids, from the arena. */
+void qem_boxes_layout(qem_boxes *box, uint64_t count, uint32_t dim, uint32_t lanes, qem_arena *arena);
+void qem_tree_layout(qem_centroid_tree *tree, uint64_t k, uint32_t dim, uint32_t lanes, qem_arena *arena);
 /* Boxes of the items x[p * ld + i], i < count. */
 void qem_boxes_fit(qem_boxes *box, const float *x, size_t ld, size_t count, uint32_t dim, uint32_t lanes);
 /* square[] of tiles. */

@@ -15,13 +15,14 @@ namespace {
 struct Boxes {
     Boxes(size_t count, uint32_t dim, uint32_t lanes)
     {
-        qem_boxes_size(&box, count, lanes);
-        for (Aligned<float> *a : { &low, &high }) a->resize(box.ld * dim);
-        for (Aligned<float> *a : { &super_low, &super_high }) a->resize(box.super_ld * dim);
-        box.low = low.data(), box.high = high.data(), box.super_low = super_low.data(), box.super_high = super_high.data();
+        qem_arena arena = { nullptr, 0 };
+        qem_boxes_layout(&box, count, dim, lanes, &arena);
+        memory.resize(arena.used);
+        arena = { memory.data(), 0 };
+        qem_boxes_layout(&box, count, dim, lanes, &arena);
     }
     qem_boxes box{};
-    Aligned<float> low, high, super_low, super_high;
+    Aligned<unsigned char> memory;
 };
 
 // Points in k-d order with their boxes.
