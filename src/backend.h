@@ -70,6 +70,19 @@ typedef struct qem_kmeans_args {
     double *objective;           /* host out, one a problem: sum of squared distances; may be NULL */
 } qem_kmeans_args;
 
+/* Global assignment and refinement of a shared codebook that was fitted cell by cell. */
+typedef struct qem_refine_args {
+    qem_subvectors points;
+    uint32_t *order;             /* device: the ids of all sub-vectors, cell by cell; the ids of a cell may change places */
+    const uint64_t *offsets;     /* host, [cells + 1]: where each cell begins in order */
+    uint64_t cells;
+    uint64_t k;
+    qem_dtype codebook_dtype;
+    uint32_t passes;             /* exact Lloyd passes over all sub-vectors; 0: labels alone */
+    float *codebook;             /* device in and out, [k, dim] */
+    uint32_t *labels;            /* device in and out; going in those of the cells */
+} qem_refine_args;
+
 /* One stage as the decoder reads it; the same fields as qem_stage, in device memory. */
 typedef struct qem_decode_stage {
     qem_codebook_kind kind;
@@ -151,6 +164,7 @@ typedef struct qem_backend {
     qem_status (*kmeans)(qem_context *, const qem_kmeans_args *args);
     /* labels against fixed codebooks; reads points, problems, codebook, labels of the arguments */
     qem_status (*assign)(qem_context *, const qem_kmeans_args *args);
+    qem_status (*refine)(qem_context *, const qem_refine_args *args);
 
     /* QET swap; map bytes are written whole */
     qem_status (*swap_forward)(qem_context *, const float *x, uint64_t rows, uint64_t cols, uint32_t levels, float *ordered,

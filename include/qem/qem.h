@@ -235,6 +235,12 @@ typedef enum qem_accounting {
                                   The planner alone differs; what is stored and reported stays what it is. */
 } qem_accounting;
 
+/* Which centroids of a shared codebook a sub-vector may take. */
+typedef enum qem_assignment {
+    QEM_ASSIGN_CELL = 0,     /* those of its own cell (the HyperChr paper) */
+    QEM_ASSIGN_GLOBAL = 1    /* any: the nearest of all */
+} qem_assignment;
+
 #define QEM_LEVELS_DEFAULT UINT32_MAX
 
 /*
@@ -257,12 +263,15 @@ typedef struct qem_recipe {
     uint32_t restarts;        /* k-means runs from different seeds, the best is kept; default 1, at most 1000 */
     double tolerance;         /* stop when the relative drop of the error of a pass is below it; default 0 */
     qem_accounting accounting;
+    qem_assignment assign;    /* hyperchr: default QEM_ASSIGN_CELL */
+    uint32_t refine;          /* hyperchr: exact Lloyd passes over all cells together, after which the assignment is global
+                                 whatever `assign` says; default 0 */
     uint32_t reserved32;
-    uint64_t reserved[24];    /* room for standardization, outliers, rotation, residual stages, mixed rates, importance */
+    uint64_t reserved[23];    /* room for standardization, outliers, rotation, residual stages, mixed rates, importance */
 } qem_recipe;
 #define QEM_RECIPE_INIT \
     { sizeof(qem_recipe), 1, QEM_METHOD_NONE, 0.0, 0.0, 0, 0, 0, QEM_LEVELS_DEFAULT, QEM_DTYPE_F32, 20, 1, 0.0, \
-      QEM_ACCOUNTING_HONEST, 0, { 0 } }
+      QEM_ACCOUNTING_HONEST, QEM_ASSIGN_CELL, 0, 0, { 0 } }
 
 /* Bytes by part. stored_bytes is their sum; the artifact's file holds exactly these tensor bytes. */
 typedef struct qem_parts {

@@ -74,6 +74,11 @@ static qem_status resolve_blocks(qem_context *context, const qem_method_ops *ops
     if (r->levels > 8) return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: %u swap levels are more than 8", r->levels);
     if (r->intervals && !ops->intervals)
         return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: intervals have no meaning for %s", ops->name);
+    if ((r->assign || r->refine) && !ops->intervals)
+        return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: %s have no meaning for %s, which has no cells",
+                        r->refine ? "refining passes" : "assignments", ops->name);
+    if (r->assign != QEM_ASSIGN_CELL && r->assign != QEM_ASSIGN_GLOBAL)
+        return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: assignment %d is unknown", (int)r->assign);
     if (r->intervals > MOST_INTERVALS)
         return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: %u intervals are more than %d", r->intervals, MOST_INTERVALS);
     return QEM_OK;

@@ -42,6 +42,7 @@ const qem_backend qem_cpu_backend = {
     .distinct_values = qem_cpu_distinct_values,
     .kmeans = qem_cpu_kmeans,
     .assign = qem_cpu_assign,
+    .refine = qem_cpu_refine,
     .swap_forward = qem_cpu_swap_forward,
     .swap_inverse = qem_cpu_swap_inverse,
     .pack = qem_cpu_pack,

@@ -27,6 +27,7 @@ qem_status qem_cpu_distinct_values(qem_context *, const float *x, uint64_t count
 
 qem_status qem_cpu_kmeans(qem_context *, const qem_kmeans_args *args);
 qem_status qem_cpu_assign(qem_context *, const qem_kmeans_args *args);
+qem_status qem_cpu_refine(qem_context *, const qem_refine_args *args);
 
 qem_status qem_cpu_swap_forward(qem_context *, const float *x, uint64_t rows, uint64_t cols, uint32_t levels,
                                 float *ordered, uint8_t *map);

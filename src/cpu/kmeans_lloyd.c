@@ -5,6 +5,7 @@
 
 #include "../core/fixed.h"
 #include "../core/half.h"
+#include "far_heap.h"
 #include "kmeans.h"
 #include "parallel.h"
 
@@ -101,55 +102,12 @@ double qem_work_objective(qem_work *work)
 
 /* ---- empty clusters ---- */
 
-/* The farthest points not yet taken, as a heap whose top is the nearest of them. Larger key = larger error, then lower index. */
-static uint64_t far_key(float d2, uint64_t index)
+static void farthest_points(const qem_work *work, qem_far_heap *heap)
 {
-    return (uint64_t)qem_float_bits(d2) << 32 | (0xffffffffu - (uint32_t)index);
-}
-
-static void sift_down(uint64_t *heap, uint64_t size, uint64_t at)
-{
-    for (;;) {
-        uint64_t child = 2 * at + 1;
-        if (child >= size) return;
-        if (child + 1 < size && heap[child + 1] < heap[child]) child++;
-        if (heap[at] <= heap[child]) return;
-        const uint64_t swap = heap[at];
-        heap[at] = heap[child];
-        heap[child] = swap;
-        at = child;
-    }
-}
-
-static uint64_t farthest_points(const qem_work *work, uint64_t *heap, uint64_t wanted)
-{
-    uint64_t size = 0, index = 0;
+    uint64_t index = 0;
     for (int s = 0; s < 2; s++)
-        for (uint64_t i = 0; i < work->segment[s].count; i++, index++) {
-            const uint64_t key = far_key(work->segment[s].d2[i], work->lanes ? work->order[i] : index);
-            if (size < wanted) {
-                heap[size++] = key;
-                if (size == wanted)
-                    for (uint64_t at = size / 2; at-- > 0;) sift_down(heap, size, at);
-            } else if (key > heap[0]) {
-                heap[0] = key;
-                sift_down(heap, size, 0);
-            }
-        }
-    if (size < wanted)
-        for (uint64_t at = size / 2; at-- > 0;) sift_down(heap, size, at);
-    return size;
-}
-
-/* Heap -> descending order. */
-static void sort_heap(uint64_t *heap, uint64_t size)
-{
-    while (size > 1) {
-        const uint64_t least = heap[0];
-        heap[0] = heap[--size];
-        heap[size] = least;
-        sift_down(heap, size, 0);
-    }
+        for (uint64_t i = 0; i < work->segment[s].count; i++, index++)
+            qem_far_add(heap, qem_far_key(work->segment[s].d2[i], work->lanes ? work->order[i] : index));
 }
 
 static uint64_t members(const qem_work *work, uint64_t j)
@@ -164,17 +122,17 @@ static void repair_empty(qem_work *work)
     for (uint64_t j = 0; j < work->k; j++) empty += members(work, j) == 0;
     if (empty == 0) return;
     (void)own_distances(work);
-    uint64_t *heap = (uint64_t *)work->sums; /* free at this time, and k*width entries long */
-    const uint64_t size = farthest_points(work, heap, empty);
-    sort_heap(heap, size);
+    qem_far_heap heap = { (uint64_t *)work->sums, 0, empty }; /* free at this time, and k*width entries long */
+    farthest_points(work, &heap);
+    qem_far_sort(&heap);
     uint32_t *place = work->segment[0].previous; /* free until the next assignment */
     if (work->lanes) qem_prune_inverse(work, place);
     uint64_t next = 0;
-    for (uint64_t j = 0; j < work->k && next < size; j++) {
+    for (uint64_t j = 0; j < work->k && next < heap.size; j++) {
         if (members(work, j)) continue;
-        const uint64_t key = heap[next++];
+        const uint64_t key = heap.key[next++];
         if (key >> 32 == 0) return;
-        uint64_t index = 0xffffffffu - (uint32_t)key;
+        uint64_t index = qem_far_index(key);
         const int s = index >= work->segment[0].count;
         if (s) index -= work->segment[0].count;
         if (work->lanes) index = place[index];

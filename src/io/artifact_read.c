@@ -46,7 +46,7 @@ static qem_status read_recipe(loader *l)
 {
     const qem_io_reader *reader = &l->reader;
     qem_recipe *recipe = &l->artifact->recipe;
-    const char *method = NULL, *accounting = NULL;
+    const char *method = NULL, *accounting = NULL, *assign = NULL;
     json_t *object = NULL, *levels = NULL;
     *recipe = (qem_recipe)QEM_RECIPE_INIT;
     QEM_TRY(qem_read_string(reader, l->root, "method", &method));
@@ -65,6 +65,13 @@ static qem_status read_recipe(loader *l)
     QEM_TRY(qem_read_u32(reader, object, "iterations", 0, UINT32_MAX, &recipe->iterations));
     QEM_TRY(qem_read_u32(reader, object, "restarts", 0, UINT32_MAX, &recipe->restarts));
     QEM_TRY(qem_read_real(reader, object, "tolerance", &recipe->tolerance));
+    if (json_object_get(object, "assign")) { /* files of the first version have neither */
+        QEM_TRY(qem_read_string(reader, object, "assign", &assign));
+        if (strcmp(assign, "cell") != 0 && strcmp(assign, "global") != 0)
+            return qem_reader_fail(reader, QEM_ERR_FORMAT, "unknown assignment '%s'", qem_show(assign).text);
+        recipe->assign = strcmp(assign, "global") == 0 ? QEM_ASSIGN_GLOBAL : QEM_ASSIGN_CELL;
+        QEM_TRY(qem_read_u32(reader, object, "refine", 0, UINT32_MAX, &recipe->refine));
+    }
     QEM_TRY(qem_read_string(reader, object, "accounting", &accounting));
     if (strcmp(accounting, "honest") != 0 && strcmp(accounting, "paper") != 0)
         return qem_reader_fail(reader, QEM_ERR_FORMAT, "unknown accounting '%s'", qem_show(accounting).text);

@@ -64,6 +64,8 @@ static json_t *recipe_object(builder *b, const qem_recipe *recipe)
     put(b, object, "iterations", whole(recipe->iterations));
     put(b, object, "restarts", whole(recipe->restarts));
     put(b, object, "tolerance", real(recipe->tolerance));
+    put(b, object, "assign", json_string(recipe->assign == QEM_ASSIGN_GLOBAL ? "global" : "cell"));
+    put(b, object, "refine", whole(recipe->refine));
     put(b, object, "accounting", json_string(recipe->accounting == QEM_ACCOUNTING_PAPER ? "paper" : "honest"));
     return object;
 }

@@ -1,6 +1,7 @@
 /*
  * HyperChr: the values at each position of the sub-vectors are cut at their l-quantiles, the cuts make cells, each cell gets
  * centroids in proportion to its sub-vectors and a k-means of its own; all centroids form one shared codebook. l = 1 is vq.
+ * Beyond the paper: afterwards every sub-vector may take any centroid (assign), and all centroids may be moved together (refine).
  */
 #include <string.h>
 
@@ -179,6 +180,47 @@ static qem_status partition(qem_fit *fit)
     return status;
 }
 
+/* ---- fit ---- */
+
+static int is_global(const qem_recipe *recipe)
+{
+    return recipe->assign == QEM_ASSIGN_GLOBAL || recipe->refine > 0;
+}
+
+static qem_status refine(qem_fit *fit)
+{
+    void *memory;
+    QEM_TRY(qem_allocate(fit->context, fit->cells.count + 1, sizeof(uint64_t), &memory));
+    uint64_t *offsets = memory;
+    offsets[0] = 0;
+    for (uint64_t c = 0; c < fit->cells.count; c++) offsets[c + 1] = offsets[c] + fit->problems[c].count;
+    const qem_refine_args args = {
+        .points = fit->points,
+        .order = fit->order,
+        .offsets = offsets,
+        .cells = fit->cells.count,
+        .k = fit->k,
+        .codebook_dtype = fit->recipe.codebook,
+        .passes = fit->recipe.refine,
+        .codebook = fit->codebook,
+        .labels = fit->labels,
+    };
+    const qem_status status = fit->backend->refine(fit->context, &args);
+    qem_release(fit->context, memory);
+    return status;
+}
+
+static qem_status fit_cells(qem_fit *fit)
+{
+    if (fit->recipe.intervals == 1) { /* one cell: refining passes are passes like the others */
+        const uint32_t passes = fit->recipe.iterations + fit->recipe.refine;
+        fit->recipe.iterations = passes < fit->recipe.refine ? UINT32_MAX : passes;
+        return qem_fit_kmeans(fit);
+    }
+    QEM_TRY(qem_fit_kmeans(fit));
+    return is_global(&fit->recipe) ? refine(fit) : QEM_OK;
+}
+
 /* ---- new rows ---- */
 
 /* One problem for each cell that new rows fall into; those of cells that were empty may take any centroid. */
@@ -225,7 +267,7 @@ static qem_status encode_cells(qem_fit *fit, const qem_artifact *base, partition
 
 static qem_status encode(qem_fit *fit, const qem_artifact *base)
 {
-    if (base->cells.intervals <= 1) return qem_method_find(QEM_METHOD_VQ)->encode(fit, base);
+    if (base->cells.intervals <= 1 || is_global(&base->recipe)) return qem_method_find(QEM_METHOD_VQ)->encode(fit, base);
     partition_state state;
     memset(&state, 0, sizeof state);
     const qem_status status = encode_cells(fit, base, &state);
@@ -242,6 +284,6 @@ const qem_method_ops qem_hyperchr_ops = {
     .most_k = 1u << 24,
     .intervals = 1,
     .partition = partition,
-    .fit = qem_fit_kmeans,
+    .fit = fit_cells,
     .encode = encode,
 };

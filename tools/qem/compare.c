@@ -78,7 +78,11 @@ static qem_recipe recipe_for(const cli_options *options, qem_method method, doub
     recipe.method = method;
     recipe.ratio = theta;
     if (method == QEM_METHOD_RTN || method == QEM_METHOD_LLOYDMAX) recipe.dim = defaults.dim;
-    if (method != QEM_METHOD_HYPERCHR) recipe.intervals = defaults.intervals;
+    if (method != QEM_METHOD_HYPERCHR) {
+        recipe.intervals = defaults.intervals;
+        recipe.assign = defaults.assign;
+        recipe.refine = defaults.refine;
+    }
     if (method != QEM_METHOD_QET) recipe.levels = defaults.levels;
     return recipe;
 }

@@ -39,7 +39,7 @@ static const cli_command commands[] = {
       "MSE, MAE and NMSE are of the whole matrix; QT and DT are the seconds to quantize and to dequantize, QTR and\n"
       "DTR their ratios to the first method at the same budget. A budget that a method cannot meet is shown as\n"
       "infeasible.\n"
-      "--intervals is given to hyperchr alone, --levels to qet alone, --dim to all but rtn and lloydmax.\n\n"
+      "--intervals, --assign and --refine are given to hyperchr alone, --levels to qet alone, --dim to all but rtn and lloydmax.\n\n"
       "Examples:\n"
       "  qem compare weights.npy --methods pq,hyperchr,qet --ratios 2,4,8,16 --plot weights.svg\n"
       "  qem compare weights.npy --ratios 8 --repeat 5 --json\n",

@@ -52,6 +52,9 @@ static const choice codebook_choices[] = { { "f32", QEM_DTYPE_F32 }, { "f16", QE
 static const choice dtype_choices[] = {
     { "f32", QEM_DTYPE_F32 }, { "f16", QEM_DTYPE_F16 }, { "bf16", QEM_DTYPE_BF16 }, { NULL, 0 }
 };
+static const choice assign_choices[] = {
+    { "cell", QEM_ASSIGN_CELL }, { "global", QEM_ASSIGN_GLOBAL }, { NULL, 0 }
+};
 static const choice accounting_choices[] = {
     { "honest", QEM_ACCOUNTING_HONEST }, { "paper", QEM_ACCOUNTING_PAPER }, { NULL, 0 }
 };
@@ -94,6 +97,10 @@ static const option_row rows[] = {
     NUMBER("tolerance", "T", FIT, KIND_REAL, recipe.tolerance, 0, 1, true,
            "stop when a pass lowers the error by less than this share (default 0)"),
     NUMBER("restarts", "R", FIT, KIND_U32, recipe.restarts, 1, 1000, true, "k-means runs, the best stays (default 1)"),
+    CHOICE("assign", "cell|global", FIT, recipe.assign, assign_choices, true,
+           "hyperchr: centroids that a sub-vector may take (default: those of its cell)"),
+    NUMBER("refine", "R", FIT, KIND_U32, recipe.refine, 0, 1000000, true,
+           "hyperchr: Lloyd passes over all cells together (default 0)"),
     CHOICE("accounting", "honest|paper", FIT, recipe.accounting, accounting_choices, true,
            "paper: fractional code bits, only to redo the papers' tables"),
     TEXT("reuse", 0, "ARTIFACT", CMD_QUANTIZE, reuse, "encode against the codebooks of this file, fit nothing"),
@@ -112,8 +119,6 @@ static const option_row rows[] = {
     FLAG("json", 0, EVERY, json, "one JSON object on stdout, all other words on stderr"),
     FLAG("help", 'h', EVERY, help, "this text"),
     LATER("allocation", "count"),
-    LATER("assign", "cell"),
-    LATER("refine", "0"),
     LATER("grid", "tensor"),
     LATER("cells", NULL),
     LATER("rotation-start", NULL),

@@ -155,6 +155,8 @@ static json_t *json_recipe(const cli_record *record)
     json_object_set_new(object, "iterations", whole(recipe->iterations));
     json_object_set_new(object, "restarts", whole(recipe->restarts));
     json_object_set_new(object, "tolerance", cli_json_real(recipe->tolerance));
+    json_object_set_new(object, "assign", json_string(recipe->assign == QEM_ASSIGN_GLOBAL ? "global" : "cell"));
+    json_object_set_new(object, "refine", whole(recipe->refine));
     json_object_set_new(object, "accounting",
                         json_string(recipe->accounting == QEM_ACCOUNTING_PAPER ? "paper" : "honest"));
     json_object_set_new(object, "seed", whole(record->seed));
