@@ -552,6 +552,14 @@ QEM_API qem_status qem_kmeans(qem_context *context, const qem_view *points, uint
                               float *centroids, uint32_t *labels, uint64_t *used, double *objective);
 
 /*
+ * The nearest of k fixed centroids for each row of `points` (n x s, n < 2^32, s < 65536), 1 <= k <= 2^24: the search that
+ * qem_encode uses, exact up to f32 scores under the centre and scale of the centroids, ties to the lowest index.
+ * centroids: k x s finite floats, row-major. labels: n out. Errors: ARGUMENT, DATA, MEMORY. Source: spec section 4.
+ */
+QEM_API qem_status qem_nearest(qem_context *context, const qem_view *points, uint64_t k, const float *centroids,
+                               uint32_t *labels);
+
+/*
  * Exact l-quantiles for position p = 0 .. dim-1: columns p, p+dim, p+2*dim, ... pooled. cuts: dim x (intervals-1) floats
  * out, ascending in each row; linear interpolation between order statistics (numpy's default). intervals 2 .. 255.
  * Errors: ARGUMENT, DATA, MEMORY. Source: HyperChr paper, partition step.

@@ -79,6 +79,48 @@ qem_status qem_kmeans(qem_context *context, const qem_view *points, uint64_t k, 
     return status;
 }
 
+static qem_status run_nearest(qem_context *context, const qem_matrix *m, uint64_t k, const qem_matrix *centroids,
+                              uint32_t *labels)
+{
+    const qem_problem problem = { .step = 1, .count = m->rows, .k = k, .width = (uint32_t)m->cols };
+    qem_kmeans_args args;
+    void *codes;
+    QEM_TRY(context->backend->alloc(context, m->rows, sizeof(uint32_t), &codes));
+    memset(&args, 0, sizeof args);
+    args.points = qem_cut(m->x, m->rows, m->cols, (uint32_t)m->cols);
+    args.problems = &problem;
+    args.problem_count = 1;
+    args.codebook = (float *)centroids->x; /* read only */
+    args.labels = codes;
+    const qem_status status = context->backend->assign(context, &args);
+    return fetch(context, labels, codes, m->rows * sizeof(uint32_t), status);
+}
+
+qem_status qem_nearest(qem_context *context, const qem_view *points, uint64_t k, const float *centroids, uint32_t *labels)
+{
+    if (!context) return QEM_ERR_ARGUMENT;
+    QEM_TRY(qem_check_view(context, points, "points", 1));
+    if (!centroids || !labels) return qem_fail(context, QEM_ERR_ARGUMENT, "centroids or labels: the pointer is NULL");
+    if (points->rows > UINT32_MAX || points->cols > 65535)
+        return qem_fail(context, QEM_ERR_ARGUMENT, "points: %llu x %llu; at most 2^32 - 1 rows and 65535 columns",
+                        (unsigned long long)points->rows, (unsigned long long)points->cols);
+    if (k < 1 || k > (1u << 24))
+        return qem_fail(context, QEM_ERR_ARGUMENT, "k %llu is outside 1 .. 2^24", (unsigned long long)k);
+    qem_view view = QEM_VIEW_INIT;
+    view.data = centroids;
+    view.rows = k;
+    view.cols = points->cols;
+    qem_matrix matrix, codebook;
+    QEM_TRY(context->backend->load(context, points, "points", &matrix));
+    qem_status status = context->backend->load(context, &view, "centroids", &codebook);
+    if (status == QEM_OK) {
+        status = run_nearest(context, &matrix, k, &codebook, labels);
+        context->backend->release(context, codebook.owned);
+    }
+    context->backend->release(context, matrix.owned);
+    return status;
+}
+
 qem_status qem_quantiles(qem_context *context, const qem_view *view, uint32_t dim, uint32_t intervals, float *cuts)
 {
     if (!context) return QEM_ERR_ARGUMENT;

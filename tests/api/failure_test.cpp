@@ -92,6 +92,11 @@ std::vector<qem_recipe> all_recipes()
         recipes.push_back(recipe);
     }
     recipes.push_back(recipe_ratio(QEM_METHOD_HYPERCHR, 1.2)); // the default grids are tried
+    qem_recipe refined = recipe_k(QEM_METHOD_HYPERCHR, 32);
+    refined.intervals = 2;
+    refined.iterations = 0;
+    refined.refine = 2;
+    recipes.push_back(refined);
     return recipes;
 }
 

@@ -27,7 +27,11 @@ Case random_case(uint64_t seed)
         c.recipe.bits = 0.5 + 20.0 * random.unit();
     if (!is_scalar(c.recipe.method)) c.recipe.dim = static_cast<uint32_t>(random.below(8)); // 0: the default
     if (random.below(2)) c.recipe.levels = static_cast<uint32_t>(random.below(5));
-    if (c.recipe.method == QEM_METHOD_HYPERCHR) c.recipe.intervals = static_cast<uint32_t>(random.below(4));
+    if (c.recipe.method == QEM_METHOD_HYPERCHR) {
+        c.recipe.intervals = static_cast<uint32_t>(random.below(4));
+        if (random.below(2)) c.recipe.assign = QEM_ASSIGN_GLOBAL;
+        if (random.below(2)) c.recipe.refine = static_cast<uint32_t>(random.below(4));
+    }
     if (random.below(3) == 0) c.recipe.codebook = QEM_DTYPE_F16;
     c.recipe.iterations = static_cast<uint32_t>(random.below(6));
     if (random.below(5) == 0) c.recipe.restarts = 2;

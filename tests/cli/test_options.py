@@ -63,14 +63,18 @@ class Options(CliTest):
             self.refused(2, "--rows", "dequantize", "x.safetensors", "-o", "y.npy", "--rows", rows)
 
     def test_later_blocks_are_refused(self):
-        for words in [["--allocation", "variance"], ["--assign", "global"], ["--refine", "2"], ["--grid", "row"],
-                      ["--grid", "block:32"], ["--cells", "2"], ["--rotation-start", "pca"], ["--residual", "pq:0.3"],
+        for words in [["--allocation", "variance"], ["--grid", "row"], ["--grid", "block:32"], ["--cells", "2"], ["--rotation-start", "pca"], ["--residual", "pq:0.3"],
                       ["--outliers", "0.01"], ["--standardize", "column"], ["--params", "f16"],
                       ["--importance", "w.npy"], ["--effort", "2"], ["--recipe", "r.json"], ["--codebook", "u8"]]:
             self.refused(2, [words[0], "not in this version"], *self.base, "--method", "pq", "--ratio", "2", *words)
         for method in ["grid", "nf", "opq", "lopq", "auto", "pq+pq"]:
             self.refused(2, [method, "not in this version"], *self.base, "--method", method, "--ratio", "2")
             self.refused(2, [method, "not in this version"], "compare", "x.npy", "--methods", "pq," + method)
+
+    def test_cell_options_are_refused_by_methods_without_cells(self):
+        for words in [["--assign", "global"], ["--refine", "2"]]:
+            self.refused(1, ["pq"], "quantize", "x.npy", "-o", "y.safetensors", "--method", "pq", "--ratio", "2", *words)
+        self.refused(2, "--assign", *self.base, "--method", "hyperchr", "--ratio", "2", "--assign", "nearest")
 
     def test_values_that_mean_as_now(self):
         self.qem(*self.base, "--method", "pq", "--ratio", "2", "--allocation", "count", "--assign", "cell", "--refine",

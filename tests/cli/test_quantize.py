@@ -57,6 +57,23 @@ class Quantize(CliTest):
                                ("nmse", (error ** 2).mean() / x.var())]:
                 self.assertTrue(math.isclose(report[key], value, rel_tol=1e-9), (method, key, report[key], value))
 
+    def test_assignment_and_refining(self):
+        data = normal(200, 32, 8)
+        self.save("x.npy", data)
+        cells = ["quantize", "x.npy", "-o", "out.safetensors", "--method", "hyperchr", "--intervals", "2", "--ratio", "5"]
+        last = self.report(*cells)
+        self.assertEqual((last["recipe"]["assign"], last["recipe"]["refine"]), ("cell", 0))
+        for words in [["--assign", "global"], ["--assign", "global", "--refine", "2"], ["--refine", "10"]]:
+            report = self.report(*cells, *words)
+            self.assertLess(report["mse"], last["mse"], words)
+            self.assertEqual(report["stored_bytes"], last["stored_bytes"])
+            self.check_file("out.safetensors", report)
+            shown = self.report("inspect", "out.safetensors")
+            self.assertEqual(shown["recipe"], report["recipe"])
+            again = self.report("quantize", "x.npy", "-o", "again.safetensors", "--reuse", "out.safetensors")
+            self.assertAlmostEqual(again["mse"], report["mse"], delta=1e-6 * report["mse"])
+            last = report
+
     def test_shapes(self):
         for shape in [(1, 1), (1, 7), (9, 1), (2, 3), (5, 4), (3, 9), (33, 6)]:
             self.save("x.npy", normal(*shape, 4))

@@ -211,9 +211,13 @@ TEST_P(Prune, LabelsEqualBruteForce)
                                 centroids.ldc, centroids.ldc, expected.data());
                 const size_t tiles = (points.count + simd->lanes - 1) / simd->lanes;
                 Aligned<uint32_t> candidates(qem_candidate_words(&centroids.tree, simd->lanes));
-                for (int start = 0; start < 2; start++) { // from labels that say nothing, and from the right ones
+                for (int start = 0; start < 3; start++) { // from labels that say nothing, the right ones, and near ones
                     for (size_t i = 0; i < points.padded; i++)
                         previous[i] = start ? expected[i] : static_cast<uint32_t>(below(random, count));
+                    if (start == 2) {
+                        simd->near_tiles(&centroids.tree, &points.tiles, dim, tiles, previous.data());
+                        for (size_t i = 0; i < points.count; i++) ASSERT_LT(previous[i], count);
+                    }
                     simd->nearest_tiles(&centroids.tree, &points.tiles, points.x.data(), points.padded, dim, centroids.c.data(),
                                         centroids.ldc, previous.data(), labels.data(), 0, tiles, 1, candidates.data());
                     ASSERT_TRUE(same_bits(expected.data(), labels.data(), points.count)) << "start " << start;

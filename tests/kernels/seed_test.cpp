@@ -75,6 +75,40 @@ TEST_P(Seed, HalfNorms)
         }
 }
 
+TEST_P(Seed, GatherPoints)
+{
+    for (uint32_t dim : dims)
+        for (size_t n : { 1, 7, 16, 33, 100, 131 }) {
+            const size_t stride = dim + below(random, 40), items = 200, ld = n + below(random, 9);
+            std::vector<float> x((items - 1) * stride + dim); // ends with the last item
+            fill_bits(random, x.data(), x.size());
+            std::vector<uint32_t> ids(n);
+            for (uint32_t &id : ids) id = static_cast<uint32_t>(below(random, items));
+            ids[n - 1] = items - 1;
+            Output<float> expected(dim * ld), actual(dim * ld);
+            for (size_t i = 0; i < dim * ld; i++) expected[i] = actual[i] = 3.0f; // between the components nothing is written
+            scalar->gather_points(x.data(), ids.data(), n, stride, dim, expected.data(), ld);
+            simd->gather_points(x.data(), ids.data(), n, stride, dim, actual.data(), ld);
+            ASSERT_TRUE(same_output(expected, actual)) << "dim " << dim << ", " << n << " points";
+        }
+}
+
+TEST_P(Seed, ScalePoints)
+{
+    for (Pattern pattern : all_patterns)
+        for (size_t n : { 1, 7, 8, 9, 100 })
+            for (double scale : { 1.0, 0x1p-130, 0x1p100, 0x1p60 })
+                for (double mean : { 0.0, 0.3, -1e30 }) {
+                    Output<float> expected(n), actual(n);
+                    fill(random, pattern, expected.data(), n);
+                    std::memcpy(actual.data(), expected.data(), n * sizeof(float));
+                    scalar->scale_points(expected.data(), n, mean, scale);
+                    simd->scale_points(actual.data(), n, mean, scale);
+                    ASSERT_TRUE(same_output(expected, actual)) << name_of(pattern) << " scale " << scale << " mean " << mean;
+                    for (size_t i = 0; i < n; i++) ASSERT_LE(std::fabs(expected[i]), QEM_CLAMP);
+                }
+}
+
 TEST_P(Seed, SumPoints)
 {
     for (uint32_t dim : dims)
