@@ -106,8 +106,8 @@ def hyperchr():
 
 
 def quantiles():
-    yield Case("quantiles", "16 exact quantiles of 45 M floats", {"task": "quantiles", "count": 45088768, "quantiles": 16},
-               {"count": 100003}, (QEM, NUMPY), (Versus("numpy", 8),))
+    yield Case("quantiles", "16 exact quantiles of 45 M floats", {"task": "quantiles", **LARGE, "quantiles": 16},
+               {"rows": 301, "cols": 333}, (QEM, NUMPY), (Versus("numpy", 8),))
 
 
 def products():

@@ -159,7 +159,7 @@ class Matmul(WithArtifact):
 class Quantiles(Task):
     def __init__(self, case, environment):
         super().__init__(case, environment)
-        self.values = data.gaussian(1, case["count"])
+        self.values = data.gaussian(case["rows"], case["cols"])
         self.cuts = np.zeros(case["quantiles"], np.float32)
 
     def checksum(self):
