@@ -59,7 +59,7 @@ def kmeans():
     shape = "139 000 x 4, k = 12 900"
     yield Case("kmeans/pass", f"k-means, a Lloyd pass, {shape}", {"task": "kmeans-pass", **problem, "passes": 10, "repeat": 5},
                {**small, "passes": 2, "repeat": 1}, (QEM, FAISS), (Versus("FAISS", 25),))
-    yield Case("kmeans/whole", f"k-means, seeds and passes, {shape}",
+    yield Case("kmeans/whole", f"k-means, {shape}: k-means++, 10 passes (FAISS, scikit-learn: random rows, 25 passes)",
                {"task": "kmeans", **problem, "iterations": 10, "faiss_iterations": 25, "sklearn_iterations": 25},
                {**small, "iterations": 2, "faiss_iterations": 2, "sklearn_iterations": 2},
                (QEM, FAISS, Side("FAISS k-means++", "faiss", {"faiss_seeding": "k-means++", "faiss_iterations": 10}, 1),
@@ -86,9 +86,9 @@ def decoding():
     for method, k, book, times, share in (("pq", 256, "f32", 4, None), ("pq", 4096, "f32", None, None),
                                           ("vq", 256, "f32", None, 0.85), ("vq", 4096, "f32", None, 0.65),
                                           ("vq", 4096, "f16", None, 0.80)):
-        kind = "one codebook a group" if method == "pq" else "one shared codebook"
+        kind = "a codebook a group" if method == "pq" else "a shared codebook"
         peers = (FAISS,) if book == "f32" else ()
-        yield Case(f"decode/{method}/k{k}/{book}", f"decoding, 11008 x 4096, s = 4, k = {k}, {kind}, {book}",
+        yield Case(f"decode/{method}/k{k}/{book}", f"decoding to f32, 11008 x 4096, s = 4, k = {k}, {kind} of {book}",
                    {"task": "decode", "method": method, **LARGE, "dim": 4, "k": k, "codebook": book, "iterations": 1,
                     "repeat": 7},
                    {"rows": 300, "cols": 32, "k": 16, "repeat": 2}, (QEM, *peers),

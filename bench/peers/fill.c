@@ -1,24 +1,26 @@
 /* The rate at which this machine can write: a buffer filled past the caches by several threads. Decoding can hardly be
  * faster than this, so it is measured against it. */
-#include <emmintrin.h>
 #include <stddef.h>
-#include <stdint.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#else
+#include <string.h>
+#endif
 
 void qem_bench_fill(float *out, size_t count, int threads);
 
-/* Elements begin .. end-1, both multiples of 16 (a cache line). */
+/* Elements begin .. end-1, both multiples of 16 (a cache line). Elsewhere than on x86 the C library knows best. */
 static void fill_lines(float *out, size_t begin, size_t end)
 {
+#ifdef __SSE2__
     const __m128i value = _mm_set1_epi32(0x3f800000);
-    size_t i;
 
-    for (i = begin; i < end; i += 16) {
-        _mm_stream_si128((__m128i *)(out + i), value);
-        _mm_stream_si128((__m128i *)(out + i + 4), value);
-        _mm_stream_si128((__m128i *)(out + i + 8), value);
-        _mm_stream_si128((__m128i *)(out + i + 12), value);
-    }
+    for (size_t i = begin; i < end; i += 16)
+        for (size_t j = i; j < i + 16; j += 4) _mm_stream_si128((__m128i *)(out + j), value);
     _mm_sfence();
+#else
+    memset(out + begin, 1, (end - begin) * sizeof *out);
+#endif
 }
 
 /* `out` is aligned to 64; what is left after the last whole line is not written. */

@@ -22,9 +22,13 @@ def virtual_environment(directory, requirements):
         with open(stamp, encoding="utf-8") as file:
             if file.read() == wanted:
                 return python
-    subprocess.run([sys.executable, "-m", "venv", "--clear", directory], check=True)
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements], check=True,
-                   stdout=sys.stderr)
+    try:
+        subprocess.run([sys.executable, "-m", "venv", "--clear", directory], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements],
+                       check=True, stdout=sys.stderr)
+    except subprocess.CalledProcessError:
+        sys.exit(f"no virtual environment in {directory}: it takes python3-venv and a network, or --python with the packages of "
+                 + requirements)
     with open(stamp, "w", encoding="utf-8") as file:
         file.write(wanted)
     return python

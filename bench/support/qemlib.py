@@ -118,6 +118,9 @@ class Library:
             function = getattr(self.dll, name, None)
             if function is not None:
                 function.argtypes, function.restype = arguments, c_int
+        if self.has("qem_matmul_workspace_size"):
+            self.dll.qem_matmul_workspace_size.argtypes = [c_void_p, c_void_p, c_uint64]
+            self.dll.qem_matmul_workspace_size.restype = c_uint64
         self.dll.qem_last_error.argtypes, self.dll.qem_last_error.restype = [c_void_p], c_char_p
         self.dll.qem_status_string.argtypes, self.dll.qem_status_string.restype = [c_int], c_char_p
         self.dll.qem_isa_name.argtypes, self.dll.qem_isa_name.restype = [c_int], c_char_p
@@ -197,7 +200,13 @@ class Artifact:
     def dequantize(self, out):
         self.library.call("qem_dequantize", self.pointer, 0, out.shape[0], DTYPES[out.dtype.name], out.ctypes.data, 0)
 
-    def matmul(self, x, y):
+    def matmul_workspace(self, batch):
+        """Bytes of scratch that matmul wants."""
+        if not self.library.has("qem_matmul_workspace_size"):
+            raise Missing("this libqem has no qem_matmul_workspace_size")
+        return self.library.dll.qem_matmul_workspace_size(self.library.context, self.pointer, batch)
+
+    def matmul(self, x, y, workspace):
         """y (batch x rows) = x (batch x cols) times the transposed decoded matrix."""
         self.library.call("qem_matmul", self.pointer, x.shape[0], DTYPES[x.dtype.name], x.ctypes.data, 0,
-                          DTYPES[y.dtype.name], y.ctypes.data, 0, None, 0)
+                          DTYPES[y.dtype.name], y.ctypes.data, 0, workspace.ctypes.data, workspace.nbytes)
