@@ -1,6 +1,6 @@
 // Every kernel of src/cpu/kernels.h for each instruction set of this CPU, on the cases of its tests.
-// Names: kernel/case/instruction set, for example nearest/dim4/k256/avx512. Items are what the kernel goes through: pairs of
-// point and centroid for the searches, points for seeding, codes, or elements.
+// Names: kernel/case/instruction set, for example nearest/dim4/k256/avx512. Items are what the kernel goes through: pairs
+// of point and centroid for the searches, points for seeding, codes, or elements.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -69,8 +69,8 @@ void nearest(benchmark::State &state, const qem_cpu_kernels *kernels, const Near
     const NearestProblem problem(random, shape, Pattern::normal, Pattern::normal);
     Aligned<uint32_t> labels(shape.points);
     measure(state, shape.points * shape.count, [&] {
-        kernels->nearest(problem.x.data(), problem.ld, shape.points, shape.dim, problem.c.data(), problem.h.data(), problem.ldc,
-                         shape.count, labels.data());
+        kernels->nearest(problem.x.data(), problem.ld, shape.points, shape.dim, problem.c.data(), problem.h.data(),
+                         problem.ldc, shape.count, labels.data());
     });
 }
 
@@ -166,9 +166,11 @@ void add_kmeans()
                 seed_tiles(state, kernels, pattern, dim);
             }, Needs::tiles);
             for (size_t count : pruned_counts)
-                add("nearest_tiles" + shape + part("k", count), [=](benchmark::State &state, const qem_cpu_kernels *kernels) {
-                    nearest_tiles(state, kernels, pattern, dim, count);
-                }, Needs::tiles);
+                add("nearest_tiles" + shape + part("k", count),
+                    [=](benchmark::State &state, const qem_cpu_kernels *kernels) {
+                        nearest_tiles(state, kernels, pattern, dim, count);
+                    },
+                    Needs::tiles);
         }
 }
 

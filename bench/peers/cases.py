@@ -17,7 +17,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Versus:
-    """Our time against a peer's: at least `times` faster; `error` is "not above" or "same" where errors must be compared."""
+    """Our time against a peer's: at least `times` faster; `error` is "not above" or "same" where errors are compared."""
     peer: str
     times: Optional[float] = None
     error: Optional[str] = None
@@ -57,7 +57,8 @@ def kmeans():
     problem = {"rows": 139000, "dim": 4, "k": 12900}
     small = {"rows": 3000, "k": 100}
     shape = "139 000 x 4, k = 12 900"
-    yield Case("kmeans/pass", f"k-means, a Lloyd pass, {shape}", {"task": "kmeans-pass", **problem, "passes": 10, "repeat": 5},
+    yield Case("kmeans/pass", f"k-means, a Lloyd pass, {shape}",
+               {"task": "kmeans-pass", **problem, "passes": 10, "repeat": 5},
                {**small, "passes": 2, "repeat": 1}, (QEM, FAISS), (Versus("FAISS", 25),))
     yield Case("kmeans/whole", f"k-means, {shape}: k-means++, 10 passes (FAISS, scikit-learn: random rows, 25 passes)",
                {"task": "kmeans", **problem, "iterations": 10, "faiss_iterations": 25, "sklearn_iterations": 25},
@@ -72,7 +73,8 @@ def pq_training():
                                   ("100000x128", VECTORS, 4096, 10)):
         yield Case(f"pq-train/{name}/k{k}", f"PQ training, {name.replace('x', ' x ')}, s = 4, k = {k}, 20 passes",
                    {"task": "pq-train", **shape, "dim": 4, "k": k, "iterations": 20},
-                   {"rows": 500, "cols": 16, "k": 16, "iterations": 2}, (QEM, FAISS), (Versus("FAISS", times, "not above"),))
+                   {"rows": 500, "cols": 16, "k": 16, "iterations": 2}, (QEM, FAISS),
+                   (Versus("FAISS", times, "not above"),))
 
 
 def encoding():
@@ -115,7 +117,8 @@ def products():
         for x in "float32", "float16":
             short = x.replace("loat", "")
             yield Case(f"gemv/{method}/k{k}/{short}", f"W x from cold caches, 11008 x 4096, {method}, k = {k}, x {short}",
-                       {"task": "matmul", "method": method, **LARGE, "dim": 4, "k": k, "iterations": 1, "x": x, "repeat": 7},
+                       {"task": "matmul", "method": method, **LARGE, "dim": 4, "k": k, "iterations": 1, "x": x,
+                        "repeat": 7},
                        {"rows": 64, "cols": 128, "k": 16, "repeat": 2}, (QEM, NUMPY), (Versus("numpy", times),))
 
 

@@ -129,9 +129,10 @@ def heading(about):
 
 
 def markdown(outcome):
-    lines = [BEGIN, "", f"{heading(outcome['about'])}; medians of {outcome['rounds']} rounds (one for",
-             "those that take a minute).", "",
-             "| what | qem | beside | | ratio, share or figure | target | MSE qem / peer |", "|---|---:|---|---:|---:|---:|---:|"]
+    turns = f"medians of {outcome['rounds']} turns (scikit-learn and FAISS's k-means++: 1)"
+    lines = [BEGIN, "", f"{heading(outcome['about'])}; {turns}.", "",
+             "| what | qem | beside | | ratio, share or figure | target | MSE qem / peer |",
+             "|---|---:|---|---:|---:|---:|---:|"]
     for case in outcome["cases"]:
         if case.get("skipped"):
             lines.append(f"| {case['title']} | | | | not measured | | |")

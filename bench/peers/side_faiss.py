@@ -1,4 +1,4 @@
-"""FAISS as a careful user would run it: the blocked kernels also for few rows, no point dropped, outputs allocated before."""
+"""FAISS as a careful user runs it: the blocked kernels also for few rows, no point dropped, outputs allocated before."""
 import statistics
 import time
 
@@ -12,7 +12,7 @@ EVERY_POINT = 1 << 30  # FAISS drops points above 256 a centroid by itself
 
 def set_up(threads):
     faiss.omp_set_num_threads(threads)
-    # By default products of fewer than 128 000 rows take a path about 9 times slower at these dimensions.
+    # By default few rows take a path without blocks: training on 11008 x 512 then takes 8.7 times as long.
     faiss.cvar.distance_compute_blas_threshold = 20
 
 

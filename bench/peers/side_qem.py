@@ -52,7 +52,8 @@ class Kmeans(KmeansPass):
     """Seeding by k-means++ and some passes, whole."""
 
     def run(self):
-        seconds, objective = timed(self.library.kmeans, self.points, self.case["k"], self.case["iterations"], self.centroids)
+        seconds, objective = timed(self.library.kmeans, self.points, self.case["k"], self.case["iterations"],
+                                   self.centroids)
         return {"seconds": seconds, "error": objective / self.points.size}
 
 

@@ -27,8 +27,8 @@ def virtual_environment(directory, requirements):
         subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements],
                        check=True, stdout=sys.stderr)
     except subprocess.CalledProcessError:
-        sys.exit(f"no virtual environment in {directory}: it takes python3-venv and a network, or --python with the packages of "
-                 + requirements)
+        sys.exit(f"no virtual environment in {directory}: it takes python3-venv and a network; --python takes "
+                 f"a Python that has what {requirements} names")
     with open(stamp, "w", encoding="utf-8") as file:
         file.write(wanted)
     return python

@@ -47,8 +47,8 @@ class Recipe(Parameters):
 
 
 class Parts(Structure):
-    _fields_ = [(name, c_uint64) for name in ("codes", "codebook", "codebook_scale", "swap_map", "scale", "mean", "rotation",
-                                              "coarse", "outlier_index", "outlier_value")] + [("reserved", c_uint64 * 6)]
+    _fields_ = [(name, c_uint64) for name in ("codes", "codebook", "codebook_scale", "swap_map", "scale", "mean",
+                                              "rotation", "coarse", "outlier_index", "outlier_value")] + [("reserved", c_uint64 * 6)]
 
 
 class Metrics(Parameters):
@@ -159,8 +159,8 @@ class Library:
     def kmeans(self, points, k, iterations, centroids):
         """Fills `centroids` (k x dim, float32); returns the sum of squared distances."""
         objective, used = c_double(), c_uint64()
-        self.call("qem_kmeans", byref(view_of(points)), k, byref(KmeansParams(iterations=iterations)), centroids.ctypes.data,
-                  None, byref(used), byref(objective))
+        self.call("qem_kmeans", byref(view_of(points)), k, byref(KmeansParams(iterations=iterations)),
+                  centroids.ctypes.data, None, byref(used), byref(objective))
         return objective.value
 
     def quantiles(self, array, intervals, cuts):

@@ -50,7 +50,8 @@ class Driver(unittest.TestCase):
 
     def test_every_case_runs_on_our_side(self):
         self.assertEqual(list(self.results), [case.name for case in cases.all_cases()])
-        usage = subprocess.run([os.path.join(BUILD, "bin", "qem"), "quantize", "--help"], capture_output=True, text=True).stdout
+        command = [os.path.join(BUILD, "bin", "qem"), "quantize", "--help"]
+        usage = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         can_assign = "--assign " in usage.partition("Not in this version")[0]
         can_multiply = hasattr(ctypes.CDLL(LIBRARY), "qem_matmul")
         for name, result in self.results.items():
@@ -66,7 +67,8 @@ class Driver(unittest.TestCase):
         self.assertIn(self.outcome["about"]["qem"]["isa"], ["scalar", "avx2", "avx512"])
 
     def test_errors_are_those_of_the_data(self):
-        for name in ("pq-train/100000x128/k256", "encode/k256", "decode/pq/k256/f32", "decode/vq/k4096/f16", "hyperchr/cell"):
+        for name in ("pq-train/100000x128/k256", "encode/k256", "decode/pq/k256/f32", "decode/vq/k4096/f16",
+                     "hyperchr/cell"):
             self.assertTrue(0.0 < self.ours(name, "error")["median"] < 1.0, name)  # the variance is 1
 
     def test_decoding_is_measured_beside_the_fill(self):
@@ -136,8 +138,8 @@ class Report(unittest.TestCase):
 
     def test_speed_at_a_worse_error_does_not_count(self):
         sides = {"qem": side(1.0, 0.11), "peer": side(9.0, 0.1)}
-        checks = [cases.Versus("peer", 2, "not above"), cases.Versus("peer", None, "not above"), cases.Versus("peer", 2, "same"),
-                  cases.Versus("peer", None, "same"), cases.Versus("peer", 2)]
+        checks = [cases.Versus("peer", 2, "not above"), cases.Versus("peer", None, "not above"),
+                  cases.Versus("peer", 2, "same"), cases.Versus("peer", None, "same"), cases.Versus("peer", 2)]
         self.assertEqual(self.verdicts(sides, *checks), [False, False, False, False, True])
         sides["qem"] = side(1.0, 0.1)
         self.assertEqual(self.verdicts(sides, *checks), [True, True, True, None, True])
@@ -150,7 +152,8 @@ class Report(unittest.TestCase):
 
     def test_shares_and_limits(self):
         ours = {**side(2.0), "fill_seconds": side(1.5)["seconds"]}
-        self.assertEqual(self.verdicts({"qem": ours}, cases.Share(0.75), cases.Share(0.8), cases.Share()), [True, False, None])
+        self.assertEqual(self.verdicts({"qem": ours}, cases.Share(0.75), cases.Share(0.8), cases.Share()),
+                         [True, False, None])
         self.assertEqual(self.verdicts({"qem": ours}, cases.Most("seconds", 2.0, "s"), cases.Most("seconds", 1.9, "s")),
                          [True, False])
 
