@@ -131,19 +131,18 @@ def heading(about):
 def markdown(outcome):
     turns = f"medians of {outcome['rounds']} turns (scikit-learn and FAISS's k-means++: 1)"
     lines = [BEGIN, "", f"{heading(outcome['about'])}; {turns}.", "",
-             "| what | qem | beside | | ratio, share or figure | target | MSE qem / peer |",
+             "| what | qem | beside | | ratio or share | target | MSE qem / peer |",
              "|---|---:|---|---:|---:|---:|---:|"]
     for case in outcome["cases"]:
         if case.get("skipped"):
             lines.append(f"| {case['title']} | | | | not measured | | |")
-        for row in case["rows"]:
-            if row["kind"] == "absent":
-                continue
+        for number, row in enumerate(row for row in case["rows"] if row["kind"] != "absent"):
+            title = row["title"] if number == 0 else ""
             aim = "" if row["met"] is None else f"{target(row)}: {'met' if row['met'] else '**missed**'}"
             if row["kind"] == "most":
-                cells = [row["title"], "", "", "", figure(row), aim, ""]
+                cells = [title, figure(row), "", "", "", aim, ""]
             else:
-                cells = [row["title"], duration(row["ours"]["median"]), row["peer"], duration(row["theirs"]["median"]),
+                cells = [title, duration(row["ours"]["median"]), row["peer"], duration(row["theirs"]["median"]),
                          figure(row), aim, errors(row)]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines + ["", END])

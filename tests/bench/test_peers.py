@@ -158,7 +158,8 @@ class Report(unittest.TestCase):
                          [True, False])
 
     def test_readme(self):
-        rows = report.rows_of(case_with(cases.Versus("peer", 4)), {"qem": side(0.5), "peer": side(2.0)}, {})
+        rows = report.rows_of(case_with(cases.Versus("peer", 4), cases.Most("seconds", 0.4, "s")),
+                              {"qem": side(0.5), "peer": side(2.0)}, {})
         outcome = {"about": {"qem": {"cpu": "a CPU", "threads": 2, "isa": "avx2"}, "faiss": {"version": "FAISS 1"},
                              "sklearn": {"missing": "no module"}, "numpy": {"version": "numpy 2"}},
                    "rounds": 3, "cases": [{"name": "name", "title": "title", "rows": rows}]}
@@ -170,7 +171,9 @@ class Report(unittest.TestCase):
             with open(path, encoding="utf-8") as file:
                 text = file.read()
             self.assertTrue(text.startswith("before\n" + report.BEGIN) and text.endswith(report.END + "\nafter\n"))
+            self.assertEqual(text.count("title"), 1)
             self.assertIn("| title | 500 ms | peer | 2 s | 4 x | 4 x: met |  |", text)
+            self.assertIn("|  | 0.5 s |  |  |  | at most 0.4 s: **missed** |  |", text)
             self.assertNotIn("old", text)
             with open(path, "w", encoding="utf-8") as file:
                 file.write("no markers")
