@@ -94,18 +94,14 @@ void add(const std::string &name, void (*function)(benchmark::State &, qem_metho
         ->Unit(benchmark::kMicrosecond);
 }
 
-} // namespace
-
-int main(int argc, char **argv)
-{
+const bool added = [] {
     for (int m = QEM_METHOD_RTN; m <= QEM_METHOD_QET; m++) {
         const auto method = static_cast<qem_method>(m);
         const std::string name = qem_method_name(method);
         add("quantize/" + name, bench_quantize, method);
         add("dequantize/" + name, bench_dequantize, method);
     }
-    benchmark::Initialize(&argc, argv);
-    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
-    benchmark::RunSpecifiedBenchmarks();
-    return 0;
-}
+    return true;
+}();
+
+} // namespace

@@ -12,7 +12,7 @@ class Codes : public KernelTest {};
 
 TEST_P(Codes, ScalarCodesAreTheNumberOfThresholdsNotAbove)
 {
-    for (size_t count : { 0, 1, 2, 3, 5, 7, 8, 14, 15, 16, 17, 30, 31, 32, 33, 63, 64, 100, 255, 256, 1000, 4095, 70000 })
+    for (size_t count : threshold_counts)
         for (Pattern pattern : all_patterns)
             for (size_t n : { size_t(0), size_t(1), size_t(15), size_t(33), 100 + below(random, 64) }) {
                 std::vector<float> thresholds(count), x(n + 1);
@@ -34,7 +34,7 @@ TEST_P(Codes, ScalarCodesAreTheNumberOfThresholdsNotAbove)
 
 TEST_P(Codes, UnpackReadsAtMost16BytesPastTheStream)
 {
-    for (uint32_t bits = 1; bits <= 24; bits++)
+    for (uint32_t bits = 1; bits <= most_code_bits; bits++)
         for (int round = 0; round < 40; round++) {
             const size_t n = round < 20 ? static_cast<size_t>(round) : below(random, 300);
             const uint64_t first_bit = below(random, 100);
@@ -60,8 +60,8 @@ TEST_P(Codes, UnpackFarInALongStream)
 
 TEST_P(Codes, Lookup)
 {
-    for (uint32_t dim : { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 24, 31, 32, 64, 100 })
-        for (size_t n : { 0, 1, 2, 7, 15, 16, 17, 31, 33, 70, 200 })
+    for (uint32_t dim : lookup_dims)
+        for (size_t n : lookup_sizes)
             for (bool shared : { true, false }) {
                 const size_t k = 1 + below(random, 40), stride = shared ? 0 : k * dim;
                 std::vector<float> codebook(shared ? k * dim : std::max<size_t>(n, 1) * k * dim);

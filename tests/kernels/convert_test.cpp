@@ -5,8 +5,6 @@ using namespace qem_test;
 
 namespace {
 
-const size_t sizes[] = { 0, 1, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 1000 };
-
 class Convert : public KernelTest {
 protected:
     using Narrow = int (*)(const float *, size_t, uint16_t *);
@@ -28,7 +26,7 @@ protected:
 
 TEST_P(Convert, AnyBits)
 {
-    for (size_t n : sizes)
+    for (size_t n : convert_sizes)
         for (int round = 0; round < 50; round++) {
             std::vector<float> x(n + 1);
             fill_bits(random, x.data(), x.size());
@@ -38,7 +36,7 @@ TEST_P(Convert, AnyBits)
 
 TEST_P(Convert, Patterns)
 {
-    for (size_t n : sizes)
+    for (size_t n : convert_sizes)
         for (Pattern pattern : all_patterns) {
             std::vector<float> x(n + 1);
             fill(random, pattern, x.data(), x.size());
@@ -85,7 +83,7 @@ TEST_P(Convert, EveryHalfToFloat)
 
 TEST_P(Convert, Add)
 {
-    for (size_t n : sizes)
+    for (size_t n : convert_sizes)
         for (Pattern pattern : all_patterns) {
             std::vector<float> x(n + 1);
             fill(random, pattern, x.data(), x.size());

@@ -8,36 +8,12 @@
 
 #include <cstdint>
 #include <cstring>
-#include <new>
-#include <random>
 #include <string>
 #include <vector>
 
-extern "C" {
-#include "cpu/kernels.h"
-}
+#include "support/kernel_cases.h"
 
 namespace qem_test {
-
-using Random = std::mt19937_64;
-
-inline uint64_t below(Random &random, uint64_t limit)
-{
-    return random() % limit;
-}
-
-template <typename T> struct AlignedAllocator {
-    using value_type = T;
-    AlignedAllocator() = default;
-    template <typename U> AlignedAllocator(const AlignedAllocator<U> &) {}
-    T *allocate(size_t n) { return static_cast<T *>(::operator new(n * sizeof(T), std::align_val_t(64))); }
-    void deallocate(T *p, size_t) { ::operator delete(p, std::align_val_t(64)); }
-    template <typename U> bool operator==(const AlignedAllocator<U> &) const { return true; }
-    template <typename U> bool operator!=(const AlignedAllocator<U> &) const { return false; }
-};
-
-// For points and centroids, whose arrays are 64-byte aligned by contract.
-template <typename T> using Aligned = std::vector<T, AlignedAllocator<T>>;
 
 // n elements between guard bytes, `shift` elements past a 64-byte boundary.
 template <typename T> class Output {
@@ -78,16 +54,6 @@ template <typename T> ::testing::AssertionResult same_output(Output<T> &expected
     if (!actual.intact()) return ::testing::AssertionFailure() << "wrote outside of its output";
     return same_bits(expected.data(), actual.data(), expected.size());
 }
-
-// Finite floats of one kind.
-enum class Pattern { normal, equal, few, zeros, outlier, denormal, huge, integers };
-constexpr Pattern all_patterns[] = { Pattern::normal,  Pattern::equal,    Pattern::few,  Pattern::zeros,
-                                     Pattern::outlier, Pattern::denormal, Pattern::huge, Pattern::integers };
-
-const char *name_of(Pattern pattern);
-void fill(Random &random, Pattern pattern, float *x, size_t n);
-// Any bits: NaNs, infinities, denormals.
-void fill_bits(Random &random, float *x, size_t n);
 
 // One test for each instruction set that is compared with the scalar kernels.
 class KernelTest : public ::testing::TestWithParam<qem_isa> {

@@ -11,8 +11,6 @@ namespace {
 
 class Metrics : public KernelTest {};
 
-const size_t sizes[] = { 1, 2, 7, 8, 9, 15, 16, 17, 31, 63, 64, 65, 100, 511, 1000, QEM_ERROR_CHUNK - 1, QEM_ERROR_CHUNK };
-
 TEST_P(Metrics, FindNonfinite)
 {
     for (size_t n = 0; n < 300; n++) {
@@ -28,7 +26,7 @@ TEST_P(Metrics, FindNonfinite)
 
 TEST_P(Metrics, Extremes)
 {
-    for (size_t n : sizes)
+    for (size_t n : metrics_sizes)
         for (Pattern pattern : all_patterns)
             for (int sign : { -1, 1 }) {
                 std::vector<float> x(n + 1);
@@ -48,7 +46,7 @@ struct Errors {
 
 TEST_P(Metrics, ErrorChunk)
 {
-    for (size_t n : sizes)
+    for (size_t n : metrics_sizes)
         for (Pattern pattern : all_patterns)
             for (Pattern other : { pattern, Pattern::normal, Pattern::zeros }) {
                 std::vector<float> x(n + 1), y(n + 2);
@@ -69,7 +67,7 @@ TEST_P(Metrics, ErrorChunk)
 
 TEST_P(Metrics, SumChunk)
 {
-    for (size_t n : sizes)
+    for (size_t n : metrics_sizes)
         for (Pattern pattern : all_patterns)
             for (double center : { 0.0, -0.0, 0.1, -1.0e30 }) {
                 std::vector<float> x(n + 1);

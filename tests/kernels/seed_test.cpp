@@ -10,13 +10,10 @@ namespace {
 
 class Seed : public KernelTest {};
 
-const uint32_t dims[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 16, 20, 65 };
-const size_t sizes[] = { 64, 192, 1088 };
-
 TEST_P(Seed, StepsOfOneSeeding)
 {
-    for (uint32_t dim : dims)
-        for (size_t points : sizes)
+    for (uint32_t dim : seed_dims)
+        for (size_t points : seed_sizes)
             for (Pattern pattern : all_patterns) {
                 const size_t ld = points + 64;
                 const size_t used = points - below(random, 64);
@@ -44,8 +41,8 @@ TEST_P(Seed, StepsOfOneSeeding)
 
 TEST_P(Seed, OwnDistance)
 {
-    for (uint32_t dim : dims)
-        for (size_t points : sizes)
+    for (uint32_t dim : seed_dims)
+        for (size_t points : seed_sizes)
             for (Pattern pattern : all_patterns) {
                 const size_t count = 32 * (1 + below(random, 9)), ld = points, ldc = count + 32;
                 Aligned<float> x(ld * dim), c(ldc * dim);
@@ -63,7 +60,7 @@ TEST_P(Seed, OwnDistance)
 
 TEST_P(Seed, HalfNorms)
 {
-    for (uint32_t dim : dims)
+    for (uint32_t dim : seed_dims)
         for (Pattern pattern : all_patterns) {
             const size_t count = 32 * (1 + below(random, 9)), ldc = count + 32;
             Aligned<float> c(ldc * dim);
@@ -77,7 +74,7 @@ TEST_P(Seed, HalfNorms)
 
 TEST_P(Seed, GatherPoints)
 {
-    for (uint32_t dim : dims)
+    for (uint32_t dim : seed_dims)
         for (size_t n : { 1, 7, 16, 33, 100, 131 }) {
             const size_t stride = dim + below(random, 40), items = 200, ld = n + below(random, 9);
             std::vector<float> x((items - 1) * stride + dim); // ends with the last item
@@ -111,7 +108,7 @@ TEST_P(Seed, ScalePoints)
 
 TEST_P(Seed, SumPoints)
 {
-    for (uint32_t dim : dims)
+    for (uint32_t dim : seed_dims)
         for (size_t n : { 1, 7, 8, 9, 100, 131 }) {
             const size_t k = 1 + below(random, 20), width = dim + below(random, 2), ld = n + below(random, 9);
             std::vector<float> x(ld * dim);

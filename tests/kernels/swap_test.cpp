@@ -24,11 +24,9 @@ protected:
     }
 };
 
-const size_t sizes[] = { 0, 1, 2, 7, 8, 9, 15, 16, 17, 31, 63, 64, 65, 100, 127, 128, 200, 513 };
-
 TEST_P(Swap, SplitAndBack)
 {
-    for (size_t pairs : sizes)
+    for (size_t pairs : swap_sizes)
         for (Pattern pattern : all_patterns) {
             SCOPED_TRACE(name_of(pattern));
             std::vector<float> x(2 * pairs + 1);
@@ -39,7 +37,7 @@ TEST_P(Swap, SplitAndBack)
 
 TEST_P(Swap, MergeOfAnyBits)
 {
-    for (size_t pairs : sizes) {
+    for (size_t pairs : swap_sizes) {
         std::vector<float> small(pairs), large(pairs);
         std::vector<uint64_t> bits((pairs + 63) / 64);
         fill_bits(random, small.data(), pairs);
