@@ -14,16 +14,29 @@
 #define BINS 65536
 #define POSITIONS 8 /* positions counted in one pass over the matrix: their tables fit in the second-level cache */
 #define SLOTS 16    /* bins refined in one pass */
+#define PIECE 65536 /* elements a thread takes at once */
 #define MOST_SORTED 32768 /* elements of a position */
 
 typedef struct quantile_job {
     qem_subvectors points;
     uint32_t first, positions; /* positions first .. first+positions-1 of a sub-vector */
     uint32_t threads;
+    uint64_t stretches;        /* a row is cut into so many, ... */
+    uint64_t stretch_groups;   /* ... of so many groups each, so that one long row is work for several threads */
     uint32_t *coarse;          /* [thread][position][BINS] */
     uint32_t *fine;            /* [thread][slot][BINS] */
     uint8_t *slot_of;          /* [BINS] of one position: slot + 1, or 0 */
 } quantile_job;
+
+/* Groups *first .. *last-1 of the row that stretch number i lies in; returns the row. */
+static const float *stretch_of(const quantile_job *job, uint64_t i, uint64_t *first, uint64_t *last)
+{
+    const qem_subvectors *v = &job->points;
+    const uint64_t row = i / job->stretches;
+    *first = (i - row * job->stretches) * job->stretch_groups;
+    *last = v->groups - *first < job->stretch_groups ? v->groups : *first + job->stretch_groups;
+    return v->x + row * v->cols;
+}
 
 static void coarse_rows(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
 {
@@ -31,8 +44,9 @@ static void coarse_rows(void *argument, uint64_t begin, uint64_t end, uint32_t t
     const qem_subvectors *v = &job->points;
     uint32_t *tables = job->coarse + (uint64_t)thread * job->positions * BINS;
     for (uint64_t i = begin; i < end; i++) {
-        const float *row = v->x + i * v->cols;
-        for (uint64_t g = 0; g < v->groups; g++)
+        uint64_t first, last;
+        const float *row = stretch_of(job, i, &first, &last);
+        for (uint64_t g = first; g < last; g++)
             for (uint32_t p = 0; p < job->positions; p++) {
                 const uint64_t column = g * v->dim + job->first + p;
                 if (column < v->cols) tables[(uint64_t)p * BINS + (qem_ordered_key(row[column]) >> 16)]++;
@@ -46,8 +60,10 @@ static void fine_rows(void *argument, uint64_t begin, uint64_t end, uint32_t thr
     const qem_subvectors *v = &job->points;
     uint32_t *tables = job->fine + (uint64_t)thread * SLOTS * BINS;
     for (uint64_t i = begin; i < end; i++) {
-        const float *row = v->x + i * v->cols;
-        for (uint64_t column = job->first; column < v->cols; column += v->dim) {
+        uint64_t first, last;
+        const float *row = stretch_of(job, i, &first, &last);
+        const uint64_t end_column = last * v->dim < v->cols ? last * v->dim : v->cols;
+        for (uint64_t column = first * v->dim + job->first; column < end_column; column += v->dim) {
             const uint32_t key = qem_ordered_key(row[column]);
             const uint8_t slot = job->slot_of[key >> 16];
             if (slot) tables[(uint64_t)(slot - 1) * BINS + (key & 0xffffu)]++;
@@ -89,7 +105,7 @@ static void select_ranks(quantile_job *job, const uint32_t *coarse, uint64_t *ra
             if (slots == SLOTS) break;
             job->slot_of[bin[last]] = (uint8_t)++slots;
         }
-        qem_parallel_for(job->threads, job->points.rows, grain, fine_rows, job);
+        qem_parallel_for(job->threads, job->points.rows * job->stretches, grain, fine_rows, job);
         fold(job->fine, (uint64_t)SLOTS * BINS, job->threads);
         for (; r < last; r++) {
             const uint32_t slot = job->slot_of[bin[r]] - 1u;
@@ -174,8 +190,11 @@ qem_status qem_cpu_quantiles(qem_context *context, qem_subvectors points, uint32
     if (points.rows * points.groups <= MOST_SORTED) return sort_all(context, &points, intervals, cuts);
     quantile_job job = { .points = points, .threads = context->threads };
     const uint32_t most = points.dim < POSITIONS ? points.dim : POSITIONS;
-    const uint64_t grain = points.cols >= 65536 ? 1 : 65536 / points.cols;
-    if ((points.rows + grain - 1) / grain < job.threads) job.threads = (uint32_t)((points.rows + grain - 1) / grain);
+    const uint64_t grain = points.cols >= PIECE ? 1 : PIECE / points.cols; /* stretches; a row is one unless it is long */
+    job.stretch_groups = points.cols > PIECE ? (PIECE + points.dim - 1) / points.dim : points.groups;
+    job.stretches = (points.groups + job.stretch_groups - 1) / job.stretch_groups;
+    const uint64_t pieces = (points.rows * job.stretches + grain - 1) / grain;
+    if (pieces < job.threads) job.threads = (uint32_t)pieces;
     const uint64_t coarse_size = (uint64_t)job.threads * most * BINS;
     void *memory;
     QEM_TRY(qem_allocate(context, coarse_size + (uint64_t)job.threads * SLOTS * BINS + BINS, sizeof(uint32_t), &memory));
@@ -186,7 +205,7 @@ qem_status qem_cpu_quantiles(qem_context *context, qem_subvectors points, uint32
         job.first = first;
         job.positions = points.dim - first < most ? points.dim - first : most;
         memset(job.coarse, 0, (size_t)coarse_size * sizeof(uint32_t));
-        qem_parallel_for(job.threads, points.rows, grain, coarse_rows, &job);
+        qem_parallel_for(job.threads, points.rows * job.stretches, grain, coarse_rows, &job);
         fold(job.coarse, (uint64_t)job.positions * BINS, job.threads);
         for (uint32_t p = 0; p < job.positions; p++)
             cuts_of_position(&job, first + p, intervals, job.coarse + (uint64_t)p * BINS,

@@ -86,6 +86,15 @@ TEST(Quantiles, LargeMatrixOnSeveralThreads)
     for (uint32_t threads : { 1, 2, 3 }) check(Context(with_threads(threads)), m, 2, 7);
 }
 
+// Rows that are cut into stretches, the last one shorter, with and without a tail group.
+TEST(Quantiles, LongRowsOnSeveralThreads)
+{
+    const Context context(with_threads(3));
+    check(context, gaussian(1, 200001, 7), 1, 17);
+    check(context, gaussian(2, 70000, 8), 3, 4);
+    check(context, heavy_tails(3, 65537, 9), 4, 3);
+}
+
 TEST(Quantiles, ByHand)
 {
     const Context context;
