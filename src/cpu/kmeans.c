@@ -13,6 +13,8 @@
 #include "parallel.h"
 #include "problem.h"
 
+#define WIDE_SHARE 1.5        /* of a thread's fair share: a problem above it is split over the threads */
+#define LARGE_SHARE 0.1
 #define LEAST_SHARED_WORK 2e4 /* pairs of points and centroids: less is done before other threads have woken up */
 
 typedef struct kmeans_job {
@@ -165,14 +167,17 @@ qem_status qem_cpu_kmeans(qem_context *context, const qem_kmeans_args *args)
     QEM_TRY(qem_allocate(context, args->problem_count, sizeof(uint64_t), &memory));
     uint64_t *narrow = memory, narrow_count = 0;
     for (uint64_t i = 0; i < args->problem_count; i++) job.work_total += work_of(&args->problems[i]);
-    const double large = job.work_total / (2.0 * context->threads);
+    /* Drawing seeds is serial, so several problems side by side waste less than one after the other on all threads: only one
+     * that would keep the others waiting is given all. Of the rest the large ones come first, so that none is left over. */
+    const double fair = job.work_total / context->threads;
     qem_status status = QEM_OK;
-    for (uint64_t i = 0; i < args->problem_count && status == QEM_OK; i++) {
-        if (context->threads > 1 && job.work_total >= LEAST_SHARED_WORK && work_of(&args->problems[i]) >= large)
-            status = run_wide(&job, i);
-        else
-            narrow[narrow_count++] = i;
-    }
+    for (int round = 0; round < 3; round++)
+        for (uint64_t i = 0; i < args->problem_count && status == QEM_OK; i++) {
+            const double work = work_of(&args->problems[i]);
+            const int wide = context->threads > 1 && job.work_total >= LEAST_SHARED_WORK && work > WIDE_SHARE * fair;
+            if (round == 0 && wide) status = run_wide(&job, i);
+            if (round > 0 && !wide && (round == 1) == (work > LARGE_SHARE * fair)) narrow[narrow_count++] = i;
+        }
     job.narrow = narrow;
     if (status == QEM_OK && narrow_count) status = run_all_narrow(&job, narrow_count);
     qem_release(context, memory);
