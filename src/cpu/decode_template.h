@@ -4,6 +4,7 @@
 #include "simd_kernels.h"
 #include "unpack_template.h"
 
+#define NARROW 32     /* floats in a row of the narrowest tiles, which have a loop of their own */
 #define ROWS_AHEAD 16 /* the first codes of this many rows on are fetched: rows of codes are far apart */
 
 /*
@@ -28,11 +29,8 @@ QEM_INLINE const unpack_plan *plan_at(plan_set *set, uint32_t phase, uint32_t bi
     return &set->plan[phase];
 }
 
-/* What is constant in a tile, and what the compiler shall know as a constant. */
+/* What is the same for all rows of a tile. dim, source and streaming, on which the code depends, go beside it as constants. */
 typedef struct tile_kernel {
-    uint32_t dim;
-    entry_source source;
-    int streaming;
     uint32_t bits;
     size_t group_stride;
     const void *codebook;
@@ -40,17 +38,17 @@ typedef struct tile_kernel {
     vtable16 table; /* FROM_TABLE: the codebook */
 } tile_kernel;
 
-QEM_INLINE const void *book_of_group(const tile_kernel *kernel, size_t group)
+QEM_INLINE const void *book_of_group(const tile_kernel *kernel, entry_source source, size_t group)
 {
-    const size_t element = kernel->source == FROM_HALVES ? sizeof(uint16_t) : sizeof(float);
+    const size_t element = source == FROM_HALVES ? sizeof(uint16_t) : sizeof(float);
     return (const unsigned char *)kernel->codebook + group * kernel->group_stride * element;
 }
 
 /* LANES / dim entries, or one for dim == LANES. */
-QEM_INLINE vf entries(const tile_kernel *kernel, const void *book, const uint32_t *index)
+QEM_INLINE vf entries(uint32_t dim, entry_source source, const void *book, const uint32_t *index)
 {
-    const int halves = kernel->source == FROM_HALVES;
-    switch (kernel->dim) {
+    const int halves = source == FROM_HALVES;
+    switch (dim) {
     case 1: return vf_gather(book, vi_load(index));
     case 2: return halves ? vf_half_entries2(book, index) : vf_entries2(book, index);
     case 4: return halves ? vf_half_entries4(book, index) : vf_entries4(book, index);
@@ -58,109 +56,121 @@ QEM_INLINE vf entries(const tile_kernel *kernel, const void *book, const uint32_
     }
 }
 
-QEM_INLINE void one_entry(const tile_kernel *kernel, const void *book, uint32_t index, float *out)
+QEM_INLINE void one_entry(uint32_t dim, entry_source source, const void *book, uint32_t index, float *out)
 {
-    if (kernel->source == FROM_HALVES)
-        for (uint32_t p = 0; p < kernel->dim; p++) out[p] = qem_f16_to_f32(((const uint16_t *)book)[index + p]);
+    if (source == FROM_HALVES)
+        for (uint32_t p = 0; p < dim; p++) out[p] = qem_f16_to_f32(((const uint16_t *)book)[index + p]);
     else
-        memcpy(out, (const float *)book + index, kernel->dim * sizeof *out);
+        memcpy(out, (const float *)book + index, dim * sizeof *out);
 }
 
-QEM_INLINE vi places(const tile_kernel *kernel, vi codes)
+QEM_INLINE vi places(const tile_kernel *kernel, uint32_t dim, vi codes)
 {
-    const int shift = kernel->dim == 1 ? 0 : kernel->dim == 2 ? 1 : kernel->dim == 4 ? 2 : 3;
+    const int shift = dim == 1 ? 0 : dim == 2 ? 1 : dim == 4 ? 2 : 3;
     return vi_add(vi_shift_left(codes, shift), kernel->offset);
 }
 
-QEM_INLINE void put(const tile_kernel *kernel, float *out, vf v)
+QEM_INLINE void put(int streaming, float *out, vf v)
 {
-    if (kernel->streaming)
+    if (streaming)
         vf_stream(out, v);
     else
         vf_store(out, v);
 }
 
-QEM_INLINE void whole_vector(const tile_kernel *kernel, vi codes, const void *book, float *out)
+QEM_INLINE void whole_vector(const tile_kernel *kernel, uint32_t dim, entry_source source, int streaming, vi codes,
+                             const void *book, float *out)
 {
     uint32_t index[LANES];
-    if (kernel->source == FROM_TABLE) {
-        put(kernel, out, vtable16_lookup(kernel->table, codes));
+    if (source == FROM_TABLE) {
+        put(streaming, out, vtable16_lookup(kernel->table, codes));
         return;
     }
-    vi_store(index, places(kernel, codes));
+    vi_store(index, places(kernel, dim, codes));
+    QEM_KEEP_IN_MEMORY(index);
     QEM_UNROLL
-    for (uint32_t v = 0; v < kernel->dim; v++)
-        put(kernel, out + v * LANES, entries(kernel, book, index + v * LANES / kernel->dim));
+    for (uint32_t v = 0; v < dim; v++)
+        put(streaming, out + v * LANES, entries(dim, source, book, index + v * LANES / dim));
 }
 
 /* count <= LANES codes: vectors as far as they go, then one by one. Lanes past them hold no codes and are not looked up. */
-QEM_INLINE void part_of_vector(const tile_kernel *kernel, vi codes, size_t count, const void *book, float *out)
+QEM_INLINE void part_of_vector(const tile_kernel *kernel, uint32_t dim, entry_source source, int streaming, vi codes,
+                               size_t count, const void *book, float *out)
 {
-    const size_t each = LANES / kernel->dim;
+    const size_t each = LANES / dim;
     uint32_t index[LANES];
-    size_t i = 0;
-    vi_store(index, places(kernel, codes));
-    for (; i + each <= count; i += each) put(kernel, out + i * kernel->dim, entries(kernel, book, index + i));
-    for (; i < count; i++) one_entry(kernel, book, index[i], out + i * kernel->dim);
+    vi_store(index, places(kernel, dim, codes));
+    QEM_KEEP_IN_MEMORY(index);
+    QEM_UNROLL
+    for (uint32_t v = 0; v < dim; v++)
+        if ((v + 1) * each <= count) put(streaming, out + v * LANES, entries(dim, source, book, index + v * each));
+    for (size_t i = count / each * each; i < count; i++) one_entry(dim, source, book, index[i], out + i * dim);
 }
 
 /* The codes up to the next line of the output, by ordinary stores. Returns how many. */
-static size_t head_of_row(const tile_kernel *kernel, plan_set *plans, const uint8_t *stream, uint64_t bit, size_t groups,
-                          float *out)
+QEM_INLINE size_t head_of_row(const tile_kernel *kernel, plan_set *plans, uint32_t dim, entry_source source,
+                              const uint8_t *stream, uint64_t bit, size_t groups, float *out)
 {
-    const size_t to_line = qem_bytes_to_line(out) / (kernel->dim * sizeof *out), head = to_line < groups ? to_line : groups;
-    tile_kernel ordinary = *kernel;
-    ordinary.streaming = 0;
+    const size_t to_line = qem_bytes_to_line(out) / (dim * sizeof *out), head = to_line < groups ? to_line : groups;
     for (size_t group = 0; group < head; group += LANES) {
         const size_t count = head - group < LANES ? head - group : LANES;
         const uint64_t at = bit + group * kernel->bits;
         const vi codes = unpack_first(plan_at(plans, at % 8, kernel->bits), stream + at / 8, count);
-        part_of_vector(&ordinary, codes, count, book_of_group(kernel, group), out + group * kernel->dim);
+        part_of_vector(kernel, dim, source, 0, codes, count, book_of_group(kernel, source, group), out + group * dim);
     }
     return head;
 }
 
-QEM_INLINE void decode_row(const tile_kernel *kernel, plan_set *plans, const uint8_t *stream, uint64_t bit, size_t groups,
-                           float *out)
+QEM_INLINE void decode_row(const tile_kernel *kernel, plan_set *plans, uint32_t dim, entry_source source, int streaming,
+                           const uint8_t *stream, uint64_t bit, size_t groups, float *out)
 {
-    size_t group = kernel->streaming && (uintptr_t)out % QEM_LINE ? head_of_row(kernel, plans, stream, bit, groups, out) : 0;
-    if (group == groups) return;
-    bit += (uint64_t)group * kernel->bits;
     const unpack_plan *plan = plan_at(plans, bit % 8, kernel->bits);
     const uint8_t *from = stream + bit / 8;
-    for (; group + LANES <= groups; group += LANES) {
-        whole_vector(kernel, unpack_vector(plan, from), book_of_group(kernel, group), out + group * kernel->dim);
-        from += LANES / 8 * kernel->bits;
-    }
+    size_t group = 0;
+    for (; group + LANES <= groups; group += LANES, from += LANES / 8 * kernel->bits)
+        whole_vector(kernel, dim, source, streaming, unpack_vector(plan, from), book_of_group(kernel, source, group),
+                     out + group * dim);
     if (group < groups)
-        part_of_vector(kernel, unpack_first(plan, from, groups - group), groups - group, book_of_group(kernel, group),
-                       out + group * kernel->dim);
+        part_of_vector(kernel, dim, source, streaming, unpack_first(plan, from, groups - group), groups - group,
+                       book_of_group(kernel, source, group), out + group * dim);
 }
 
 static const uint8_t no_stream[2 * 16]; /* read where codes have no bits */
 
-QEM_INLINE void decode_rows(const qem_code_tile *tile, uint32_t dim, entry_source source, int streaming)
+static void prepare_kernel(tile_kernel *kernel, const qem_code_tile *tile, entry_source source)
 {
-    const uint8_t *stream = tile->bits ? tile->stream : no_stream;
     uint32_t offset[LANES];
     float table[16] = { 0 };
-    tile_kernel kernel;
-    plan_set plans;
-    plans.made = 0;
     for (uint32_t lane = 0; lane < LANES; lane++) offset[lane] = lane * (uint32_t)tile->group_stride;
     if (source == FROM_TABLE) memcpy(table, tile->codebook, (size_t)tile->k * sizeof *table);
-    kernel.dim = dim;
-    kernel.source = source;
-    kernel.streaming = streaming;
-    kernel.bits = tile->bits;
-    kernel.group_stride = tile->group_stride;
-    kernel.codebook = source == FROM_HALVES ? (const void *)tile->half : tile->codebook;
-    kernel.offset = vi_load(offset);
-    kernel.table = vtable16_load(table);
-    for (size_t row = 0; row < tile->rows; row++) {
-        const uint64_t bit = tile->bits ? tile->first_bit + row * tile->row_bits : 0;
-        if (tile->bits && row + ROWS_AHEAD < tile->rows) prefetch(stream + (bit + ROWS_AHEAD * tile->row_bits) / 8);
-        decode_row(&kernel, &plans, stream, bit, tile->groups, tile->out + row * tile->row_stride);
+    kernel->bits = tile->bits;
+    kernel->group_stride = tile->group_stride;
+    kernel->codebook = source == FROM_HALVES ? (const void *)tile->half : tile->codebook;
+    kernel->offset = vi_load(offset);
+    kernel->table = vtable16_load(table);
+}
+
+/* `groups` is tile->groups, a constant where the tile is narrow; `headless`: every row begins with a line. */
+QEM_INLINE void decode_rows(const qem_code_tile *tile, uint32_t dim, entry_source source, int streaming, int headless,
+                            size_t groups)
+{
+    const uint8_t *stream = tile->bits ? tile->stream : no_stream;
+    const size_t rows = tile->rows, row_stride = tile->row_stride; /* the stores might be to the tile, for all C knows */
+    const uint64_t row_bits = tile->bits ? tile->row_bits : 0;
+    uint64_t bit = tile->bits ? tile->first_bit : 0;
+    float *out = tile->out;
+    tile_kernel prepared;
+    plan_set plans;
+    plans.made = 0;
+    prepare_kernel(&prepared, tile, source);
+    const tile_kernel kernel = prepared; /* a copy whose address nobody has: its fields may stay in registers */
+    for (size_t row = 0; row < rows; row++, bit += row_bits, out += row_stride) {
+        size_t head = 0;
+        if (row + ROWS_AHEAD < rows) prefetch(stream + (bit + ROWS_AHEAD * row_bits) / 8);
+        if (!headless) head = head_of_row(&kernel, &plans, dim, source, stream, bit, groups, out);
+        tile_kernel rest = kernel;
+        rest.codebook = book_of_group(&kernel, source, head);
+        decode_row(&rest, &plans, dim, source, streaming, stream, bit + head * kernel.bits, groups - head, out + head * dim);
     }
 }
 
@@ -217,10 +227,16 @@ QEM_INLINE void copy_entries(const qem_code_tile *tile, uint32_t dim)
 
 QEM_INLINE void decode_vectors(const qem_code_tile *tile, uint32_t dim, entry_source source)
 {
-    if (tile->streaming)
-        decode_rows(tile, dim, source, 1);
+    const int aligned = (uintptr_t)tile->out % QEM_LINE == 0 &&
+                        (tile->rows == 1 || tile->row_stride % (QEM_LINE / sizeof(float)) == 0);
+    if (!tile->streaming)
+        decode_rows(tile, dim, source, 0, 1, tile->groups);
+    else if (!aligned)
+        decode_rows(tile, dim, source, 1, 0, tile->groups);
+    else if (dim > 1 && tile->groups * dim == NARROW)
+        decode_rows(tile, dim, source, 1, 1, NARROW / dim);
     else
-        decode_rows(tile, dim, source, 0);
+        decode_rows(tile, dim, source, 1, 1, tile->groups);
 }
 
 void QEM_SIMD(decode_tile)(const qem_code_tile *tile)

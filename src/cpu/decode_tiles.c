@@ -18,7 +18,7 @@
 #define BLOCK_ROWS 512      /* of a tile, before the next groups */
 #define LEAST_TILE_ROWS 128 /* with fewer rows codebooks would be fetched for too few lookups */
 #define INNER_BOOK_BYTES 32768
-#define OUTER_BOOK_BYTES (1 << 20)
+#define OUTER_BOOK_BYTES (512 << 10)
 #define LEAST_INNER_BYTES 128 /* of output in a row: single lines are streamed at half the speed */
 #define PIECES_A_THREAD 4
 
@@ -36,21 +36,21 @@ typedef struct tile_job {
     uint64_t part_groups;        /* decoded to scratch at once */
     int streaming, direct;       /* direct: decode_tile writes the output itself */
     float *scratch;
-    uint64_t scratch_floats;
+    uint64_t scratch_floats;     /* of each thread; none if direct */
     _Atomic int overflow;
 } tile_job;
 
 /* ---- one tile ---- */
 
-static qem_code_tile tile_at(const tile_job *job, uint64_t row, uint64_t rows, uint64_t group, uint64_t groups)
+static qem_code_tile part_of(const qem_code_tile *tile, uint64_t row, uint64_t rows, uint64_t group, uint64_t groups)
 {
-    qem_code_tile tile = qem_row_tile(job->stage, job->args->cols, job->args->row_begin + row);
-    tile.first_bit += group * tile.bits;
-    tile.codebook += group * tile.group_stride;
-    if (tile.half) tile.half += group * tile.group_stride;
-    tile.rows = (size_t)rows;
-    tile.groups = (size_t)groups;
-    return tile;
+    qem_code_tile part = *tile;
+    part.first_bit += row * tile->row_bits + group * tile->bits;
+    part.codebook += group * tile->group_stride;
+    if (part.half) part.half += group * tile->group_stride;
+    part.rows = (size_t)rows;
+    part.groups = (size_t)groups;
+    return part;
 }
 
 static void *output_at(const tile_job *job, uint64_t row, uint64_t group)
@@ -59,39 +59,35 @@ static void *output_at(const tile_job *job, uint64_t row, uint64_t group)
 }
 
 /* Other types than f32, and entries that do not fill lines: through scratch. */
-static int decode_by_scratch(const tile_job *job, uint64_t row, uint64_t rows, uint64_t group, uint64_t groups, float *scratch)
+static int decode_by_scratch(const tile_job *job, const qem_code_tile *tile, uint64_t row, uint64_t group, float *scratch)
 {
-    const size_t width = (size_t)groups * job->stage->dim;
-    const uint64_t most = width < SCRATCH_FLOATS ? SCRATCH_FLOATS / width : 1;
     int overflow = 0;
-    for (uint64_t done = 0; done < rows; done += most) {
-        const uint64_t now = rows - done < most ? rows - done : most;
-        qem_code_tile tile = tile_at(job, row + done, now, group, groups);
-        tile.out = scratch;
-        tile.row_stride = width;
-        job->kernels->decode_tile(&tile);
-        overflow |= job->kernels->store_rows(scratch, width, (size_t)now, width, job->args->dtype,
-                                             output_at(job, row + done, group), (size_t)job->row_stride, job->streaming);
+    for (uint64_t g = 0; g < tile->groups; g += job->part_groups) {
+        const uint64_t groups = tile->groups - g < job->part_groups ? tile->groups - g : job->part_groups;
+        const size_t width = (size_t)groups * tile->dim;
+        const uint64_t most = width < SCRATCH_FLOATS ? SCRATCH_FLOATS / width : 1;
+        for (uint64_t r = 0; r < tile->rows; r += most) {
+            const uint64_t rows = tile->rows - r < most ? tile->rows - r : most;
+            qem_code_tile part = part_of(tile, r, rows, g, groups);
+            part.out = scratch;
+            part.row_stride = width;
+            job->kernels->decode_tile(&part);
+            overflow |= job->kernels->store_rows(scratch, width, (size_t)rows, width, job->args->dtype,
+                                                 output_at(job, row + r, group + g), (size_t)job->row_stride, job->streaming);
+        }
     }
     return overflow;
 }
 
-static int decode_part(const tile_job *job, uint64_t row, uint64_t rows, uint64_t group, uint64_t groups, float *scratch)
+static int decode_one(const tile_job *job, const qem_code_tile *tile, uint64_t row, uint64_t group, float *scratch)
 {
-    int overflow = 0;
-    if (job->direct) {
-        qem_code_tile tile = tile_at(job, row, rows, group, groups);
-        tile.out = output_at(job, row, group);
-        tile.row_stride = (size_t)job->row_stride;
-        tile.streaming = job->streaming;
-        job->kernels->decode_tile(&tile);
-        return 0;
-    }
-    for (uint64_t done = 0; done < groups; done += job->part_groups) {
-        const uint64_t now = groups - done < job->part_groups ? groups - done : job->part_groups;
-        overflow |= decode_by_scratch(job, row, rows, group + done, now, scratch);
-    }
-    return overflow;
+    if (!job->direct) return decode_by_scratch(job, tile, row, group, scratch);
+    qem_code_tile direct = *tile;
+    direct.out = output_at(job, row, group);
+    direct.row_stride = (size_t)job->row_stride;
+    direct.streaming = job->streaming;
+    job->kernels->decode_tile(&direct);
+    return 0;
 }
 
 static int decode_tails(const tile_job *job, uint64_t row, uint64_t rows)
@@ -113,17 +109,24 @@ static uint64_t edge(const tile_job *job, uint64_t t)
     return at < job->groups ? at : job->groups;
 }
 
+/* The inner tile that begins with `group` ends with this group or before. */
+static uint64_t inner_end(const tile_job *job, uint64_t group, uint64_t end)
+{
+    const uint64_t next = group == 0 ? job->first + job->inner : group + job->inner;
+    return next < end ? next : end;
+}
+
 static int decode_tile_of_rows(const tile_job *job, uint64_t t, uint64_t row, uint64_t rows, float *scratch)
 {
+    const qem_code_tile all = qem_row_tile(job->stage, job->args->cols, job->args->row_begin + row);
     const uint64_t end = edge(job, t + 1);
     int overflow = 0;
     for (uint64_t group = edge(job, t), next; group < end; group = next) {
-        next = group == 0 ? job->first + job->inner : group + job->inner;
-        if (next > end) next = end;
-        overflow |= decode_part(job, row, rows, group, next - group, scratch);
+        next = inner_end(job, group, end);
+        const qem_code_tile tile = part_of(&all, 0, rows, group, next - group);
+        overflow |= decode_one(job, &tile, row, group, scratch);
     }
-    if (t + 1 == job->tiles && job->args->cols % job->stage->dim)
-        overflow |= decode_tails(job, row, rows);
+    if (t + 1 == job->tiles && job->args->cols % job->stage->dim) overflow |= decode_tails(job, row, rows);
     return overflow;
 }
 
@@ -131,7 +134,7 @@ static int decode_tile_of_rows(const tile_job *job, uint64_t t, uint64_t row, ui
 static void decode_items(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
 {
     tile_job *job = argument;
-    float *scratch = job->scratch + thread * job->scratch_floats;
+    float *scratch = job->direct ? NULL : job->scratch + thread * job->scratch_floats;
     int overflow = 0;
     for (uint64_t item = begin; item < end; item++) {
         const uint64_t row = item % job->blocks * job->block, left = job->rows - row;
