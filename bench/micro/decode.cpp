@@ -67,7 +67,8 @@ ContextPointer make_context(uint32_t threads)
     return ContextPointer(context);
 }
 
-// Random numbers and seeds without Lloyd passes: what is decoded does not matter, only that codes are spread over all entries.
+// Random numbers and seeds without Lloyd passes: what is decoded does not matter, only that codes are spread over all
+// entries.
 ArtifactPointer make_artifact(const Case &c)
 {
     const ContextPointer context = make_context(std::max(1u, std::thread::hardware_concurrency()));
@@ -92,7 +93,8 @@ ArtifactPointer make_artifact(const Case &c)
 #if defined(__x86_64__)
 __attribute__((target("avx512f"))) void fill_by_64(unsigned char *out, size_t bytes)
 {
-    for (size_t at = 0; at + 64 <= bytes; at += 64) _mm512_stream_ps(reinterpret_cast<float *>(out + at), _mm512_set1_ps(1.0f));
+    const __m512 ones = _mm512_set1_ps(1.0f);
+    for (size_t at = 0; at + 64 <= bytes; at += 64) _mm512_stream_ps(reinterpret_cast<float *>(out + at), ones);
     _mm_sfence();
 }
 void fill_by_16(unsigned char *out, size_t bytes)

@@ -3,9 +3,9 @@
  *
  * A shared codebook whose rows lie side by side in codes and output is one long run of codes. Other matrices are walked in
  * tiles, groups by rows, for two reasons. Each group has a codebook of its own: a row of 4096 columns by 4 at k = 256 looks
- * into 4 MiB of them, and the next row into the same 4 MiB again. So a tile takes only as many groups as have their codebooks in
- * the second-level cache, and inside it a narrower tile as many as have them in the first, and walks down some hundreds of rows
- * with them before it goes on to the next groups. And a core has few buffers for lines under way, which a streamed line
+ * into 4 MiB of them, and the next row into the same 4 MiB again. So a tile takes only as many groups as have their codebooks
+ * in the second-level cache, and inside it a narrower tile as many as have them in the first, and walks down some hundreds of
+ * rows with them before it goes on to the next groups. And a core has few buffers for lines under way, which a streamed line
  * occupies for long: any load that misses the first-level cache takes one of them from the streaming stores.
  */
 #include <stdatomic.h>
@@ -159,7 +159,8 @@ static uint64_t common_divisor(uint64_t a, uint64_t b)
 /* The most groups, at least one unit and a multiple of it, whose codebooks have at most so many bytes. */
 static uint64_t groups_within(const tile_job *job, uint64_t bytes, uint64_t unit)
 {
-    const uint64_t book = job->stage->k * job->stage->dim * (job->stage->codebook_half ? sizeof(uint16_t) : sizeof(float));
+    const qem_code_tile tile = qem_row_tile(job->stage, job->args->cols, 0);
+    const uint64_t book = tile.k * tile.dim * (tile.half ? sizeof *tile.half : sizeof *tile.codebook);
     const uint64_t fit = bytes / book / unit * unit;
     return fit ? fit : unit;
 }
