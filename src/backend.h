@@ -93,6 +93,7 @@ typedef struct qem_decode_stage {
     const float *codebook;
     const uint8_t *swap_map;
     uint64_t swap_map_bytes;
+    const uint16_t *codebook_half; /* the same codebook as f16 if it is stored so, or NULL */
 } qem_decode_stage;
 
 typedef struct qem_decode_args {

@@ -277,13 +277,33 @@ void unpack(benchmark::State &state, const qem_cpu_kernels *kernels, uint32_t bi
     measure(state, n, [&] { kernels->unpack(stream.data(), 0, n, bits, codes.data()); });
 }
 
-void lookup(benchmark::State &state, const qem_cpu_kernels *kernels, uint32_t dim, bool shared)
+// A few rows of codes of 6 bits, to memory that stays in the caches.
+void decode_tile(benchmark::State &state, const qem_cpu_kernels *kernels, uint32_t dim, bool shared, bool half)
 {
-    const size_t n = *std::max_element(std::begin(lookup_sizes), std::end(lookup_sizes)), k = 40;
-    const std::vector<float> codebook = floats((shared ? 1 : n) * k * dim);
-    const std::vector<uint32_t> codes = codes_below(n, k);
-    std::vector<float> out(n * dim);
-    measure(state, n, [&] { kernels->lookup(codebook.data(), shared ? 0 : k * dim, dim, codes.data(), n, out.data()); });
+    const size_t groups = *std::max_element(std::begin(lookup_sizes), std::end(lookup_sizes)), k = 40, rows = 8;
+    const std::vector<float> codebook = floats((shared ? 1 : groups) * k * dim);
+    std::vector<uint16_t> halves(codebook.size());
+    std::vector<uint32_t> codes = codes_below(rows * groups, k);
+    std::vector<uint8_t> stream((codes.size() * 6 + 7) / 8 + 16);
+    Aligned<float> out(rows * groups * dim);
+    for (size_t i = 0; i < codes.size(); i++)
+        for (size_t b = 0; b < 6; b++)
+            stream[(i * 6 + b) / 8] = static_cast<uint8_t>(stream[(i * 6 + b) / 8] | (codes[i] >> b & 1) << (i * 6 + b) % 8);
+    kernels->f32_to_f16(codebook.data(), codebook.size(), halves.data());
+    qem_code_tile tile = {};
+    tile.stream = stream.data();
+    tile.bits = 6;
+    tile.row_bits = groups * tile.bits;
+    tile.dim = dim;
+    tile.codebook = half ? nullptr : codebook.data();
+    tile.half = half ? halves.data() : nullptr;
+    tile.k = k;
+    tile.group_stride = shared ? 0 : k * dim;
+    tile.rows = rows;
+    tile.groups = groups;
+    tile.out = out.data();
+    tile.row_stride = groups * dim;
+    measure(state, rows * groups, [&] { kernels->decode_tile(&tile); });
 }
 
 void add_codes()
@@ -296,8 +316,11 @@ void add_codes()
             [=](benchmark::State &state, const qem_cpu_kernels *kernels) { unpack(state, kernels, bits); });
     for (uint32_t dim : lookup_dims)
         for (bool shared : { true, false })
-            add("lookup" + part("dim", dim) + (shared ? "/shared" : "/groups"),
-                [=](benchmark::State &state, const qem_cpu_kernels *kernels) { lookup(state, kernels, dim, shared); });
+            for (bool half : { false, true })
+                add("decode_tile" + part("dim", dim) + (shared ? "/shared" : "/groups") + (half ? "/f16" : "/f32"),
+                    [=](benchmark::State &state, const qem_cpu_kernels *kernels) {
+                        decode_tile(state, kernels, dim, shared, half);
+                    });
 }
 
 // ---- elements one by one ----

@@ -15,7 +15,8 @@ qem_status qem_decode_rows(qem_context *context, const qem_artifact *artifact, u
     for (uint32_t i = 0; i < artifact->stage_count; i++) {
         const qem_stage *s = &artifact->stages[i];
         stages[i] = (qem_decode_stage){ s->kind,  s->dim,         s->code_bits, s->levels,   s->groups,        s->k,
-                                        s->codes, s->codes_bytes, s->codebook,  s->swap_map, s->swap_map_bytes };
+                                        s->codes, s->codes_bytes, s->codebook,  s->swap_map, s->swap_map_bytes,
+                                        s->codebook_dtype == QEM_DTYPE_F16 ? s->codebook_stored : NULL };
     }
     const qem_decode_args args = { artifact->rows, artifact->cols, row_begin, row_end, artifact->stage_count, stages,
                                    dtype, out, row_stride, overflow };

@@ -1,6 +1,7 @@
 /* scalar_codes() and unpack() for one instruction set; the includer sets COUNT_LIMIT, up to which comparisons beat a search. */
 #include "kernels.h"
 #include "simd_kernels.h"
+#include "unpack_template.h"
 
 /*
  * Binary search by descending powers of two: with `base` thresholds known to be <= x, test the last of the next `step`. The
@@ -103,32 +104,6 @@ void QEM_SIMD(scalar_codes)(const float *x, size_t n, const float *thresholds, s
     }
 }
 
-/*
- * Four codes of at most 24 bits, wherever they start in a byte, lie in 13 bytes: each 16-byte quarter of a vector is loaded
- * from the byte of its first code, a byte shuffle brings the 4 bytes of each code to its lane, and shifts do the rest. LANES
- * codes are a whole number of bytes, so shuffle and shifts are the same for every vector. A quarter starts at a byte of the
- * stream and so reads at most 15 bytes past the end.
- */
-typedef struct unpack_plan {
-    size_t quarter[LANES / 4];
-    vi shuffle, shift, mask;
-} unpack_plan;
-
-static void plan_unpack(unpack_plan *plan, uint32_t first_bit, uint32_t bits)
-{
-    uint8_t shuffle[LANES * 4];
-    uint32_t shift[LANES];
-    for (uint32_t i = 0; i < LANES; i++) {
-        const uint32_t bit = first_bit + i * bits;
-        if (i % 4 == 0) plan->quarter[i / 4] = bit / 8;
-        for (uint32_t b = 0; b < 4; b++) shuffle[i * 4 + b] = (uint8_t)(bit / 8 - plan->quarter[i / 4] + b);
-        shift[i] = bit % 8;
-    }
-    plan->shuffle = vi_load(shuffle);
-    plan->shift = vi_load(shift);
-    plan->mask = vi_set1((1u << bits) - 1u);
-}
-
 static void unpack_rest(const uint8_t *stream, uint64_t first_bit, size_t n, uint32_t bits, uint32_t *codes)
 {
     for (size_t i = 0; i < n; i++) {
@@ -147,8 +122,7 @@ void QEM_SIMD(unpack)(const uint8_t *stream, uint64_t first_bit, size_t n, uint3
     const size_t whole = n / LANES * LANES;
     plan_unpack(&plan, first_bit % 8, bits);
     for (size_t i = 0; i < whole; i += LANES) {
-        const vi bytes = vi_shuffle_bytes(vi_load_quarters(from, plan.quarter), plan.shuffle);
-        vi_store(codes + i, vi_and(vi_shift_right_each(bytes, plan.shift), plan.mask));
+        vi_store(codes + i, unpack_vector(&plan, from));
         from += LANES / 8 * bits;
     }
     unpack_rest(from, first_bit % 8, n - whole, bits, codes + whole);

@@ -1,129 +1,149 @@
 /*
- * The fused decoder of every method: a row is unpacked, looked up, swapped back, summed over the stages, converted and
- * stored before the next one is begun, so the matrix passes through memory once.
+ * The decoder of every method, fused: the matrix passes through memory once. An artifact of one stage without swaps is
+ * nothing but lookups and goes tile by tile from the codes to the output (decode_tiles.c). Swaps and sums of stages need
+ * whole rows: those are unpacked and looked up, swapped back, summed, converted and stored one by one here, in memory that
+ * stays in the caches.
  */
+#include "decode.h"
+
 #include <stdatomic.h>
 #include <string.h>
 
-#include "cpu.h"
-#include "kernels.h"
 #include "parallel.h"
 #include "swap.h"
 
 #define PIECE 65536 /* elements a thread takes at once */
 
-typedef struct decode_job {
+typedef struct row_job {
     const qem_cpu_kernels *kernels;
     const qem_decode_args *args;
     const qem_swap_tree *trees; /* one a stage */
     unsigned char *scratch;
-    uint64_t scratch_bytes, row_floats, most_groups;
+    uint64_t scratch_bytes, row_floats;
+    int streaming;
     _Atomic int overflow;
-} decode_job;
+} row_job;
 
 typedef struct row_scratch {
     float *a, *b, *sum;
-    uint32_t *codes;
     uint64_t *bits;
 } row_scratch;
 
-static row_scratch scratch_of(const decode_job *job, uint32_t thread)
+uint64_t qem_whole_groups(const qem_decode_stage *stage, uint64_t cols)
+{
+    return cols % stage->dim ? stage->groups - 1 : stage->groups;
+}
+
+static size_t group_stride(const qem_decode_stage *stage)
+{
+    return stage->kind == QEM_CODEBOOK_PER_GROUP ? (size_t)stage->k * stage->dim : 0;
+}
+
+qem_code_tile qem_row_tile(const qem_decode_stage *stage, uint64_t cols, uint64_t row)
+{
+    qem_code_tile tile = { 0 };
+    tile.row_bits = stage->groups * stage->code_bits;
+    tile.stream = stage->codes;
+    tile.first_bit = row * tile.row_bits;
+    tile.bits = stage->code_bits;
+    tile.dim = stage->dim;
+    tile.codebook = stage->codebook;
+    tile.half = stage->dim > 1 ? stage->codebook_half : NULL; /* scalar codebooks are small, and f32 gathers are faster */
+    tile.k = stage->k;
+    tile.group_stride = group_stride(stage);
+    tile.rows = 1;
+    tile.groups = (size_t)qem_whole_groups(stage, cols);
+    return tile;
+}
+
+const float *qem_row_tail(const qem_cpu_kernels *kernels, const qem_decode_stage *stage, uint64_t cols, uint64_t row)
+{
+    const uint64_t whole = qem_whole_groups(stage, cols);
+    const size_t stride = group_stride(stage);
+    uint32_t code = 0;
+    if (whole == stage->groups) return NULL;
+    if (stage->code_bits)
+        kernels->unpack(stage->codes, (row * stage->groups + whole) * stage->code_bits, 1, stage->code_bits, &code);
+    /* a tail group's own codebook has entries of cols % dim floats; a shared one is read in part */
+    const size_t width = stride ? (size_t)(cols % stage->dim) : stage->dim;
+    return stage->codebook + whole * stride + code * width;
+}
+
+/* ---- rows: swaps and several stages ---- */
+
+static row_scratch scratch_of(const row_job *job, uint32_t thread)
 {
     row_scratch s;
     s.a = (float *)(job->scratch + thread * job->scratch_bytes);
     s.b = s.a + job->row_floats;
     s.sum = s.b + job->row_floats;
-    s.codes = (uint32_t *)(s.sum + job->row_floats);
-    s.bits = (uint64_t *)(s.codes + job->most_groups);
+    s.bits = (uint64_t *)(s.sum + job->row_floats);
     return s;
 }
 
-/* Centroids of one row, in the order of the leaves. */
-static void look_up(const decode_job *job, const qem_decode_stage *stage, uint64_t row, uint32_t *codes, float *out)
-{
-    const uint64_t cols = job->args->cols;
-    const uint32_t tail = (uint32_t)(cols % stage->dim);
-    const uint64_t whole = tail ? stage->groups - 1 : stage->groups;
-    const size_t stride = stage->kind == QEM_CODEBOOK_PER_GROUP ? (size_t)stage->k * stage->dim : 0;
-    if (stage->code_bits)
-        job->kernels->unpack(stage->codes, row * stage->groups * stage->code_bits, (size_t)stage->groups, stage->code_bits,
-                             codes);
-    else
-        memset(codes, 0, (size_t)stage->groups * sizeof(uint32_t));
-    if (whole) job->kernels->lookup(stage->codebook, stride, stage->dim, codes, (size_t)whole, out);
-    if (tail) { /* a tail group's own codebook has entries of `tail` floats; a shared one is read in part */
-        const size_t width = stride ? tail : stage->dim;
-        memcpy(out + whole * stage->dim, stage->codebook + whole * stride + codes[whole] * width, tail * sizeof(float));
-    }
-}
-
-/* One stage of one row; the result lies in s->a, s->b or `direct`. */
-static const float *decode_stage(const decode_job *job, uint32_t index, uint64_t row, row_scratch *s, float *direct)
+/* One stage of one row; the result lies in s->a or s->b. */
+static const float *decode_stage(const row_job *job, uint32_t index, uint64_t row, row_scratch *s)
 {
     const qem_decode_stage *stage = &job->args->stages[index];
-    float *out = direct && stage->levels == 0 ? direct : s->a;
-    look_up(job, stage, row, s->codes, out);
-    if (stage->levels == 0) return out;
+    const uint64_t cols = job->args->cols;
+    const float *tail = qem_row_tail(job->kernels, stage, cols, row);
+    qem_code_tile tile = qem_row_tile(stage, cols, row);
+    tile.out = s->a;
+    job->kernels->decode_tile(&tile);
+    if (tail) memcpy(s->a + tile.groups * tile.dim, tail, (size_t)(cols % tile.dim) * sizeof *tail);
+    if (stage->levels == 0) return s->a;
     return qem_swap_restore_row(job->kernels, &job->trees[index], stage->swap_map, row, s->a, s->b, s->bits);
-}
-
-static int store_row(const decode_job *job, const float *row, void *out)
-{
-    const size_t cols = (size_t)job->args->cols;
-    switch (job->args->dtype) {
-    case QEM_DTYPE_F16: return job->kernels->f32_to_f16(row, cols, out);
-    case QEM_DTYPE_BF16: return job->kernels->f32_to_bf16(row, cols, out);
-    default:
-        if (row != out) memcpy(out, row, cols * sizeof(float));
-        return 0;
-    }
 }
 
 static void decode_rows(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
 {
-    decode_job *job = argument;
+    row_job *job = argument;
     const qem_decode_args *args = job->args;
+    const size_t cols = (size_t)args->cols, row_bytes = (size_t)args->row_stride * qem_dtype_size(args->dtype);
     row_scratch s = scratch_of(job, thread);
-    const size_t element = args->dtype == QEM_DTYPE_F32 ? 4 : 2;
     int overflow = 0;
     for (uint64_t i = begin; i < end; i++) {
-        void *out = (unsigned char *)args->out + i * args->row_stride * element;
-        const int in_place = args->dtype == QEM_DTYPE_F32 && args->stage_count == 1;
-        const float *row = decode_stage(job, 0, args->row_begin + i, &s, in_place ? out : NULL);
+        const float *row = decode_stage(job, 0, args->row_begin + i, &s);
         if (args->stage_count > 1) {
-            memcpy(s.sum, row, (size_t)args->cols * sizeof(float));
+            memcpy(s.sum, row, cols * sizeof(float));
             for (uint32_t stage = 1; stage < args->stage_count; stage++)
-                job->kernels->add(decode_stage(job, stage, args->row_begin + i, &s, NULL), (size_t)args->cols, s.sum);
+                job->kernels->add(decode_stage(job, stage, args->row_begin + i, &s), cols, s.sum);
             row = s.sum;
         }
-        overflow |= store_row(job, row, out);
+        overflow |= job->kernels->store_rows(row, cols, 1, cols, args->dtype, (unsigned char *)args->out + i * row_bytes, cols,
+                                             job->streaming);
     }
+    if (job->streaming) job->kernels->end_streaming();
     if (overflow) atomic_store_explicit(&job->overflow, 1, memory_order_relaxed);
 }
 
-qem_status qem_cpu_decode(qem_context *context, const qem_decode_args *args)
+static qem_status decode_by_rows(qem_context *context, const qem_decode_args *args)
 {
-    decode_job job = { .kernels = qem_kernels(context), .args = args };
+    row_job job = { .kernels = qem_kernels(context), .args = args };
+    const uint64_t rows = args->row_end - args->row_begin;
+    const uint32_t threads = rows * args->cols < QEM_DECODE_PARALLEL_ELEMENTS ? 1 : context->threads;
     void *trees, *scratch;
-    *args->overflow = 0;
     QEM_TRY(qem_allocate(context, args->stage_count, sizeof(qem_swap_tree), &trees));
-    for (uint32_t i = 0; i < args->stage_count; i++) {
+    for (uint32_t i = 0; i < args->stage_count; i++)
         qem_swap_tree_make((qem_swap_tree *)trees + i, args->rows, args->cols, args->stages[i].levels);
-        if (args->stages[i].groups > job.most_groups) job.most_groups = args->stages[i].groups;
-    }
     job.trees = trees;
-    job.most_groups = (job.most_groups + 15) / 16 * 16;
     job.row_floats = (args->cols + 15) / 16 * 16;
-    job.scratch_bytes = 3 * job.row_floats * sizeof(float) + job.most_groups * sizeof(uint32_t) +
-                        (qem_swap_row_words(args->cols) + 7) / 8 * 64;
-    const qem_status status = qem_allocate(context, context->threads, job.scratch_bytes, &scratch);
+    job.scratch_bytes = 3 * job.row_floats * sizeof(float) + (qem_swap_row_words(args->cols) + 7) / 8 * 64;
+    job.streaming = rows * args->cols * qem_dtype_size(args->dtype) >= QEM_DECODE_STREAM_BYTES;
+    const qem_status status = qem_allocate(context, threads, job.scratch_bytes, &scratch);
     if (status == QEM_OK) {
         job.scratch = scratch;
-        const uint64_t grain = args->cols >= PIECE ? 1 : PIECE / args->cols;
-        qem_parallel_for(context->threads, args->row_end - args->row_begin, grain, decode_rows, &job);
+        qem_parallel_for(threads, rows, args->cols >= PIECE ? 1 : PIECE / args->cols, decode_rows, &job);
         *args->overflow = job.overflow;
         qem_release(context, scratch);
     }
     qem_release(context, trees);
     return status;
+}
+
+qem_status qem_cpu_decode(qem_context *context, const qem_decode_args *args)
+{
+    *args->overflow = 0;
+    if (args->stage_count == 1 && args->stages[0].levels == 0) return qem_decode_tiles(context, args);
+    return decode_by_rows(context, args);
 }

@@ -15,6 +15,7 @@
 #include <qem/qem.h>
 
 #include "../core/context.h"
+#include "code_tile.h"
 #include "tiles.h"
 
 #define QEM_POINT_PAD 64
@@ -60,9 +61,8 @@ typedef struct qem_cpu_kernels {
      * readable bytes follow the stream. */
     void (*unpack)(const uint8_t *stream, uint64_t first_bit, size_t n, uint32_t bits, uint32_t *codes);
 
-    /* out[i*dim + p] = codebook[i*group_stride + codes[i]*dim + p] for i < n: group_stride 0 for a shared codebook, k*dim for
-     * one codebook per group. dim >= 1; out has any alignment and nothing past n*dim is written. */
-    void (*lookup)(const float *codebook, size_t group_stride, uint32_t dim, const uint32_t *codes, size_t n, float *out);
+    /* The floats of a rectangle of codes (code_tile.h). */
+    void (*decode_tile)(const qem_code_tile *tile);
 
     /* Swap of one row of one matrix: pair j = (x[2j], x[2j+1]); bit j of bits[] = left strictly smaller; the smaller goes to
      * small[j], the larger to large[j]; equal (also +0 and -0): bit 0, small = right. bits[] has ceil(pairs/64) words, the
@@ -78,6 +78,14 @@ typedef struct qem_cpu_kernels {
     int (*f32_to_bf16)(const float *x, size_t n, uint16_t *out);
     void (*f16_to_f32)(const uint16_t *x, size_t n, float *out);
     void (*bf16_to_f32)(const uint16_t *x, size_t n, float *out);
+
+    /* out[row * row_stride + i] = x[row * x_stride + i] as F32, F16 or BF16, i < n; strides in elements. streaming: whole
+     * lines of 64 bytes go past the caches. 1 if a finite value became infinite. */
+    int (*store_rows)(const float *x, size_t x_stride, size_t rows, size_t n, qem_dtype dtype, void *out, size_t row_stride,
+                      int streaming);
+
+    /* Orders this thread's streaming stores before all it stores later; due before another thread may read them. */
+    void (*end_streaming)(void);
 
     /* Index of the first element that is NaN or infinite, or n. */
     size_t (*find_nonfinite)(const float *x, size_t n);

@@ -14,7 +14,9 @@ void qem_kernels_avx2(qem_cpu_kernels *kernels)
     kernels->sum_points = qem_sum_points_avx2;
     kernels->scalar_codes = qem_scalar_codes_avx2;
     kernels->unpack = qem_unpack_avx2;
-    kernels->lookup = qem_lookup_avx2;
+    kernels->decode_tile = qem_decode_tile_avx2;
+    kernels->store_rows = qem_store_rows_avx2;
+    kernels->end_streaming = qem_end_streaming_avx2;
     kernels->pair_split = qem_pair_split_avx2;
     kernels->pair_merge = qem_pair_merge_avx2;
     kernels->add = qem_add_avx2;

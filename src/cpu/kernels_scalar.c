@@ -119,12 +119,18 @@ static void unpack(const uint8_t *stream, uint64_t first_bit, size_t n, uint32_t
     }
 }
 
-static void lookup(const float *codebook, size_t group_stride, uint32_t dim, const uint32_t *codes, size_t n, float *out)
+static void decode_tile(const qem_code_tile *tile)
 {
-    for (size_t i = 0; i < n; i++) {
-        const float *entry = codebook + i * group_stride + (size_t)codes[i] * dim;
-        for (uint32_t p = 0; p < dim; p++) out[i * dim + p] = entry[p];
-    }
+    for (size_t row = 0; row < tile->rows; row++)
+        for (size_t group = 0; group < tile->groups; group++) {
+            uint32_t code = 0;
+            if (tile->bits)
+                unpack(tile->stream, tile->first_bit + row * tile->row_bits + group * tile->bits, 1, tile->bits, &code);
+            const size_t entry = group * tile->group_stride + (size_t)code * tile->dim;
+            float *out = tile->out + row * tile->row_stride + group * tile->dim;
+            for (uint32_t p = 0; p < tile->dim; p++)
+                out[p] = tile->half ? qem_f16_to_f32(tile->half[entry + p]) : tile->codebook[entry + p];
+        }
 }
 
 static void pair_split(const float *x, size_t pairs, float *small, float *large, uint64_t *bits)
@@ -190,6 +196,25 @@ static void f16_to_f32(const uint16_t *x, size_t n, float *out)
 static void bf16_to_f32(const uint16_t *x, size_t n, float *out)
 {
     for (size_t i = 0; i < n; i++) out[i] = qem_bf16_to_f32(x[i]);
+}
+
+static int store_rows(const float *x, size_t x_stride, size_t rows, size_t n, qem_dtype dtype, void *out, size_t row_stride,
+                      int streaming)
+{
+    int overflow = 0;
+    (void)streaming;
+    for (size_t row = 0; row < rows; row++) {
+        if (dtype == QEM_DTYPE_F32)
+            memcpy((float *)out + row * row_stride, x + row * x_stride, n * sizeof *x);
+        else
+            overflow |= (dtype == QEM_DTYPE_F16 ? f32_to_f16 : f32_to_bf16)(x + row * x_stride, n,
+                                                                            (uint16_t *)out + row * row_stride);
+    }
+    return overflow;
+}
+
+static void end_streaming(void)
+{
 }
 
 static size_t find_nonfinite(const float *x, size_t n)
@@ -263,7 +288,7 @@ void qem_kernels_scalar(qem_cpu_kernels *kernels)
         .sum_points = sum_points,
         .scalar_codes = scalar_codes,
         .unpack = unpack,
-        .lookup = lookup,
+        .decode_tile = decode_tile,
         .pair_split = pair_split,
         .pair_merge = pair_merge,
         .add = add,
@@ -271,6 +296,8 @@ void qem_kernels_scalar(qem_cpu_kernels *kernels)
         .f32_to_bf16 = f32_to_bf16,
         .f16_to_f32 = f16_to_f32,
         .bf16_to_f32 = bf16_to_f32,
+        .store_rows = store_rows,
+        .end_streaming = end_streaming,
         .find_nonfinite = find_nonfinite,
         .extremes = extremes,
         .error_chunk = error_chunk,

@@ -18,6 +18,7 @@ typedef __m256 vm;
 
 QEM_INLINE vf vf_load(const float *p) { return _mm256_loadu_ps(p); }
 QEM_INLINE void vf_store(float *p, vf a) { _mm256_storeu_ps(p, a); }
+QEM_INLINE void vf_stream(float *p, vf a) { _mm256_stream_ps(p, a); }
 QEM_INLINE vf vf_set1(float a) { return _mm256_set1_ps(a); }
 QEM_INLINE vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
 QEM_INLINE vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
@@ -32,6 +33,8 @@ QEM_INLINE vf vf_select(vm m, vf yes, vf no) { return _mm256_blendv_ps(no, yes, 
 
 QEM_INLINE vi vi_load(const void *p) { return _mm256_loadu_si256(p); }
 QEM_INLINE void vi_store(void *p, vi a) { _mm256_storeu_si256(p, a); }
+QEM_INLINE void vi_stream(void *p, vi a) { _mm256_stream_si256(p, a); }
+QEM_INLINE vi vi_load_u8(const uint8_t *p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)p)); }
 QEM_INLINE vi vi_set1(uint32_t a) { return _mm256_set1_epi32((int)a); }
 QEM_INLINE vi vi_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
 QEM_INLINE vi vi_add_where(vm m, vi a, vi b) { return _mm256_add_epi32(a, _mm256_and_si256(_mm256_castps_si256(m), b)); }
@@ -119,10 +122,27 @@ QEM_INLINE vf vf_gather_where(vm m, vf otherwise, const float *base, vi index)
     return _mm256_mask_i32gather_ps(otherwise, base, index, m, 4);
 }
 
-QEM_INLINE void vf_gather_pairs(const float *base, vi index, vf *first, vf *second)
+QEM_INLINE vf vf_entries2(const float *base, const uint32_t *index)
 {
-    *first = _mm256_castpd_ps(_mm256_i32gather_pd((const void *)base, _mm256_castsi256_si128(index), 4));
-    *second = _mm256_castpd_ps(_mm256_i32gather_pd((const void *)base, _mm256_extracti128_si256(index, 1), 4));
+    return _mm256_castpd_ps(_mm256_i32gather_pd((const void *)base, _mm_loadu_si128((const void *)index), 4));
+}
+QEM_INLINE vf vf_entries4(const float *base, const uint32_t *index)
+{
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(base + index[0])), _mm_loadu_ps(base + index[1]), 1);
+}
+QEM_INLINE vf vf_entries8(const float *base, const uint32_t *index) { return _mm256_loadu_ps(base + index[0]); }
+QEM_INLINE vf vf_half_entries2(const uint16_t *base, const uint32_t *index)
+{
+    return _mm256_cvtph_ps(_mm_i32gather_epi32((const void *)base, _mm_loadu_si128((const void *)index), 2));
+}
+QEM_INLINE vf vf_half_entries4(const uint16_t *base, const uint32_t *index)
+{
+    const __m128i low = _mm_loadl_epi64((const void *)(base + index[0]));
+    return _mm256_cvtph_ps(_mm_unpacklo_epi64(low, _mm_loadl_epi64((const void *)(base + index[1]))));
+}
+QEM_INLINE vf vf_half_entries8(const uint16_t *base, const uint32_t *index)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const void *)(base + index[0])));
 }
 
 /* Here "quarters" are the two halves. */
@@ -151,6 +171,20 @@ typedef vf vtable;
 QEM_INLINE vtable vtable_load(const float *p) { return vf_load(p); }
 QEM_INLINE vf vtable_lookup(vtable table, vi index) { return _mm256_permutevar8x32_ps(table, index); }
 
+typedef struct vtable16 {
+    vf low, high;
+} vtable16;
+QEM_INLINE vtable16 vtable16_load(const float *p)
+{
+    const vtable16 table = { vf_load(p), vf_load(p + 8) };
+    return table;
+}
+QEM_INLINE vf vtable16_lookup(vtable16 table, vi index)
+{
+    const vf low = _mm256_permutevar8x32_ps(table.low, index), high = _mm256_permutevar8x32_ps(table.high, index);
+    return _mm256_blendv_ps(low, high, vi_float(_mm256_slli_epi32(index, 28))); /* by bit 3, brought to the sign */
+}
+
 QEM_INLINE void vf_unzip(vf a, vf b, vf *left, vf *right)
 {
     const __m256d even = _mm256_castps_pd(_mm256_shuffle_ps(a, b, 0x88)), odd = _mm256_castps_pd(_mm256_shuffle_ps(a, b, 0xdd));
@@ -175,6 +209,13 @@ QEM_INLINE void vf_store_f16(uint16_t *p, vf a)
 {
     _mm_storeu_si128((void *)p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
 }
+
+QEM_INLINE vi vf_pair_to_f16(vf a, vf b)
+{
+    const __m256i low = _mm256_castsi128_si256(_mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+    return _mm256_inserti128_si256(low, _mm256_cvtps_ph(b, _MM_FROUND_TO_NEAREST_INT), 1);
+}
+QEM_INLINE vi vi_pair_to_u16(vi a, vi b) { return _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xd8); }
 
 typedef struct vd8 {
     __m256d low, high;

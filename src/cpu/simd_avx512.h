@@ -18,6 +18,7 @@ typedef __mmask16 vm;
 
 QEM_INLINE vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
 QEM_INLINE void vf_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
+QEM_INLINE void vf_stream(float *p, vf a) { _mm512_stream_ps(p, a); } /* past the caches; p aligned to the vector */
 QEM_INLINE vf vf_set1(float a) { return _mm512_set1_ps(a); }
 QEM_INLINE vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 QEM_INLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
@@ -34,6 +35,8 @@ QEM_INLINE float vf_reduce_max(vf a) { return _mm512_reduce_max_ps(a); }
 
 QEM_INLINE vi vi_load(const void *p) { return _mm512_loadu_si512(p); }
 QEM_INLINE void vi_store(void *p, vi a) { _mm512_storeu_si512(p, a); }
+QEM_INLINE void vi_stream(void *p, vi a) { _mm512_stream_si512(p, a); }
+QEM_INLINE vi vi_load_u8(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)p)); }
 QEM_INLINE vi vi_set1(uint32_t a) { return _mm512_set1_epi32((int)a); }
 QEM_INLINE vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
 QEM_INLINE vi vi_add_where(vm m, vi a, vi b) { return _mm512_mask_add_epi32(a, m, a, b); }
@@ -67,11 +70,43 @@ QEM_INLINE vf vf_gather_where(vm m, vf otherwise, const float *base, vi index)
     return _mm512_mask_i32gather_ps(otherwise, m, index, base, 4);
 }
 
-/* LANES pairs of floats, `index` in floats. */
-QEM_INLINE void vf_gather_pairs(const float *base, vi index, vf *first, vf *second)
+/* A vector of codebook entries of 2, 4 or 8 floats side by side; `index` is where each begins, in elements. */
+QEM_INLINE vf vf_entries2(const float *base, const uint32_t *index)
 {
-    *first = _mm512_castpd_ps(_mm512_i32gather_pd(_mm512_castsi512_si256(index), (const void *)base, 4));
-    *second = _mm512_castpd_ps(_mm512_i32gather_pd(_mm512_extracti64x4_epi64(index, 1), (const void *)base, 4));
+    const __m256i at = _mm256_loadu_si256((const void *)index);
+    return _mm512_castpd_ps(_mm512_i32gather_pd(at, (const void *)base, 4));
+}
+QEM_INLINE vf vf_entries4(const float *base, const uint32_t *index)
+{
+    vf a = _mm512_castps128_ps512(_mm_loadu_ps(base + index[0]));
+    a = _mm512_insertf32x4(a, _mm_loadu_ps(base + index[1]), 1);
+    a = _mm512_insertf32x4(a, _mm_loadu_ps(base + index[2]), 2);
+    return _mm512_insertf32x4(a, _mm_loadu_ps(base + index[3]), 3);
+}
+QEM_INLINE vf vf_entries8(const float *base, const uint32_t *index)
+{
+    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(base + index[0])), _mm256_loadu_ps(base + index[1]), 1);
+}
+
+/* The same of f16 entries, made f32. */
+QEM_INLINE vf vf_half_entries2(const uint16_t *base, const uint32_t *index)
+{
+    return _mm512_cvtph_ps(_mm256_i32gather_epi32((const void *)base, _mm256_loadu_si256((const void *)index), 2));
+}
+QEM_INLINE __m128i two_half_fours(const uint16_t *base, const uint32_t *index)
+{
+    const __m128i low = _mm_loadl_epi64((const void *)(base + index[0]));
+    return _mm_unpacklo_epi64(low, _mm_loadl_epi64((const void *)(base + index[1])));
+}
+QEM_INLINE vf vf_half_entries4(const uint16_t *base, const uint32_t *index)
+{
+    const __m128i low = two_half_fours(base, index), high = two_half_fours(base, index + 2);
+    return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1));
+}
+QEM_INLINE vf vf_half_entries8(const uint16_t *base, const uint32_t *index)
+{
+    const __m256i low = _mm256_castsi128_si256(_mm_loadu_si128((const void *)(base + index[0])));
+    return _mm512_cvtph_ps(_mm256_inserti128_si256(low, _mm_loadu_si128((const void *)(base + index[1])), 1));
 }
 
 QEM_INLINE vi vi_iota(void) { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
@@ -122,6 +157,11 @@ QEM_INLINE vtable vtable_load(const float *p)
 }
 QEM_INLINE vf vtable_lookup(vtable table, vi index) { return _mm512_permutex2var_ps(table.low, index, table.high); }
 
+/* 16 floats in registers; bits 0 .. 3 of each lane are the index. */
+typedef vf vtable16;
+QEM_INLINE vtable16 vtable16_load(const float *p) { return vf_load(p); }
+QEM_INLINE vf vtable16_lookup(vtable16 table, vi index) { return _mm512_permutexvar_ps(index, table); }
+
 /* 2 x 16 floats that alternate (left, right) <-> 16 left and 16 right ones. */
 QEM_INLINE void vf_unzip(vf a, vf b, vf *left, vf *right)
 {
@@ -143,6 +183,17 @@ QEM_INLINE vf vf_load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loa
 QEM_INLINE void vf_store_f16(uint16_t *p, vf a)
 {
     _mm256_storeu_si256((void *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+/* Two vectors as 2 * LANES elements of 16 bits: rounded to f16, or integers below 65536. */
+QEM_INLINE vi vf_pair_to_f16(vf a, vf b)
+{
+    const __m256i low = _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), _mm512_cvtps_ph(b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), 1);
+}
+QEM_INLINE vi vi_pair_to_u16(vi a, vi b)
+{
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(a)), _mm512_cvtepi32_epi16(b), 1);
 }
 
 /* Eight doubles: the lanes of the error sums (backend.h). */

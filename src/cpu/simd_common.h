@@ -2,6 +2,7 @@
 #ifndef QEM_CPU_SIMD_COMMON_H
 #define QEM_CPU_SIMD_COMMON_H
 
+#include <immintrin.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -16,5 +17,11 @@
 #else
 #define QEM_UNROLL _Pragma("GCC unroll 32")
 #endif
+
+/* An array that was stored as a vector shall be loaded by elements: taking a vector apart in registers is slower. */
+#define QEM_KEEP_IN_MEMORY(array) __asm__("" : "+m"(array))
+
+/* A hint: the line at p, which need not be readable. */
+QEM_INLINE void prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 
 #endif

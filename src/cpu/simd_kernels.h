@@ -5,6 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <qem/qem.h>
+
+#include "code_tile.h"
 #include "tiles.h"
 
 #define QEM_DECLARE_SIMD_KERNELS(isa)                                                                                     \
@@ -24,8 +27,10 @@
     void qem_scalar_codes_##isa(const float *x, size_t n, const float *thresholds, size_t threshold_count,                \
                                 uint32_t *codes);                                                                         \
     void qem_unpack_##isa(const uint8_t *stream, uint64_t first_bit, size_t n, uint32_t bits, uint32_t *codes);           \
-    void qem_lookup_##isa(const float *codebook, size_t group_stride, uint32_t dim, const uint32_t *codes, size_t n,      \
-                          float *out);                                                                                    \
+    void qem_decode_tile_##isa(const qem_code_tile *tile);                                                                \
+    int qem_store_rows_##isa(const float *x, size_t x_stride, size_t rows, size_t n, qem_dtype dtype, void *out,          \
+                             size_t row_stride, int streaming);                                                           \
+    void qem_end_streaming_##isa(void);                                                                                   \
     void qem_pair_split_##isa(const float *x, size_t pairs, float *small, float *large, uint64_t *bits);                  \
     void qem_pair_merge_##isa(const float *small, const float *large, const uint64_t *bits, size_t pairs, float *x);      \
     void qem_add_##isa(const float *x, size_t n, float *y);                                                               \

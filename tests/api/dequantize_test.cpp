@@ -1,6 +1,10 @@
 // Decoding: ranges of rows, strides, f16 and bf16.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstring>
+#include <string>
+
 #include "support/reference.h"
 
 using namespace qem_test;
@@ -155,6 +159,118 @@ TEST(Dequantize, EveryCodeWidth)
             ASSERT_EQ(query(artifact).code_bits, bits);
             ASSERT_EQ(decode(one, artifact), decode_reference(artifact).x) << bits << " bits, " << qem_isa_name(isa);
         }
+}
+
+// ---- large outputs, which are streamed past the caches and walked in tiles ----
+
+struct Large {
+    qem_method method;
+    uint64_t rows, cols, k;
+    uint32_t dim, levels;
+    qem_dtype codebook;
+};
+
+Artifact make(const Large &large)
+{
+    const Matrix m = gaussian(large.rows, large.cols, 7);
+    qem_recipe recipe = recipe_k(large.method, large.k);
+    recipe.dim = large.dim;
+    recipe.levels = large.levels;
+    recipe.codebook = large.codebook;
+    recipe.iterations = 0;
+    return quantize(context(), m.view(), recipe);
+}
+
+// Every instruction set and number of threads against the plain reference: places in a line, gaps, all types.
+void expect_reference(const Large &large)
+{
+    const Artifact artifact = make(large);
+    const std::vector<float> expected = decode_reference(artifact).x;
+    const uint64_t rows = large.rows, cols = large.cols;
+    for (qem_isa isa : available_isas())
+        for (uint32_t threads : { 1, 3 }) {
+            SCOPED_TRACE(std::string(qem_isa_name(isa)) + ", " + std::to_string(threads) + " threads");
+            const Context one(with_threads(threads, isa));
+            const struct {
+                uint64_t gap;
+                size_t shift;
+            } places[] = { { 0, 0 }, { 0, 4 }, { 1, 1 }, { 16, 4 } };
+            for (const auto &place : places) {
+                const uint64_t stride = cols + place.gap;
+                const auto untouched = [](float x) { return x == 77.0f; };
+                SCOPED_TRACE("gap " + std::to_string(place.gap) + ", shift " + std::to_string(place.shift));
+                std::vector<float> out(place.shift + rows * stride + 16, 77.0f);
+                one.must(qem_dequantize(one, artifact.get(), 0, rows, QEM_DTYPE_F32, out.data() + place.shift, stride));
+                for (uint64_t i = 0; i < rows; i++) {
+                    const float *row = out.data() + place.shift + i * stride;
+                    ASSERT_EQ(std::memcmp(row, expected.data() + i * cols, cols * sizeof *row), 0) << "row " << i;
+                    ASSERT_TRUE(std::all_of(row + cols, row + stride, untouched)) << "the gap after row " << i;
+                }
+                ASSERT_TRUE(std::all_of(out.data(), out.data() + place.shift, untouched));
+                ASSERT_TRUE(std::all_of(out.end() - 16, out.end(), untouched));
+            }
+            std::vector<uint16_t> half(rows * cols + 1), brain(rows * cols + 1);
+            one.must(qem_dequantize(one, artifact.get(), 0, rows, QEM_DTYPE_F16, half.data() + 1, 0));
+            one.must(qem_dequantize(one, artifact.get(), 0, rows, QEM_DTYPE_BF16, brain.data() + 1, 0));
+            for (size_t i = 0; i < expected.size(); i++) {
+                ASSERT_EQ(value_of_f16(half[i + 1]), round_to_f16(expected[i])) << i;
+                ASSERT_EQ(value_of_bf16(brain[i + 1]), round_to_bf16(expected[i])) << i;
+            }
+        }
+}
+
+TEST(Dequantize, LargeOutputsEqualTheReference)
+{
+    const Large all[] = {
+        { QEM_METHOD_PQ, 2100, 1040, 16, 4, 0, QEM_DTYPE_F32 },  // tiles of groups
+        { QEM_METHOD_PQ, 1300, 1640, 200, 4, 0, QEM_DTYPE_F32 }, // narrow tiles inside wide ones
+        { QEM_METHOD_PQ, 1300, 1642, 200, 4, 0, QEM_DTYPE_F16 }, // with a tail group
+        { QEM_METHOD_PQ, 1100, 2080, 100, 8, 0, QEM_DTYPE_F16 },
+        { QEM_METHOD_PQ, 1100, 2080, 250, 2, 0, QEM_DTYPE_F32 },
+        { QEM_METHOD_PQ, 1000, 2100, 60, 3, 0, QEM_DTYPE_F32 },
+        { QEM_METHOD_PQ, 300000, 8, 4, 4, 0, QEM_DTYPE_F32 }, // rows shorter than a line
+        { QEM_METHOD_PQ, 3, 800001, 3, 4, 0, QEM_DTYPE_F32 }, // rows far too long for a tile
+        { QEM_METHOD_VQ, 2000, 1100, 500, 4, 0, QEM_DTYPE_F16 },
+        { QEM_METHOD_VQ, 2000, 1101, 500, 4, 0, QEM_DTYPE_F32 },
+        { QEM_METHOD_LLOYDMAX, 1500, 1501, 16, 1, 0, QEM_DTYPE_F32 },
+        { QEM_METHOD_RTN, 1500, 1501, 256, 1, 0, QEM_DTYPE_F32 },
+        { QEM_METHOD_QET, 1500, 1501, 32, 4, 2, QEM_DTYPE_F16 },
+    };
+    for (const Large &large : all) {
+        SCOPED_TRACE(std::string(qem_method_name(large.method)) + ", " + std::to_string(large.rows) + " x " +
+                     std::to_string(large.cols) + ", dim " + std::to_string(large.dim));
+        ASSERT_NO_FATAL_FAILURE(expect_reference(large));
+    }
+}
+
+TEST(Dequantize, LargeRangesOfRows)
+{
+    for (const Large &large : { Large{ QEM_METHOD_PQ, 2601, 1039, 50, 4, 0, QEM_DTYPE_F32 },
+                                Large{ QEM_METHOD_VQ, 2601, 1036, 50, 4, 0, QEM_DTYPE_F16 },
+                                Large{ QEM_METHOD_LLOYDMAX, 2601, 1039, 13, 1, 0, QEM_DTYPE_F32 } }) {
+        const Artifact artifact = make(large);
+        const std::vector<float> expected = decode_reference(artifact).x;
+        for (uint64_t begin : { 0, 1, 7, 513 })
+            for (uint64_t end : { begin + 64, begin + 1100, large.rows }) {
+                std::vector<float> out((end - begin) * large.cols);
+                context().must(qem_dequantize(context(), artifact.get(), begin, end, QEM_DTYPE_F32, out.data(), 0));
+                ASSERT_TRUE(std::equal(out.begin(), out.end(), expected.begin() + static_cast<long>(begin * large.cols)))
+                    << qem_method_name(large.method) << ", rows " << begin << " .. " << end;
+            }
+    }
+}
+
+TEST(Dequantize, LargeOutputsBeyondTheTypeAreRangeErrors)
+{
+    Matrix m(2200, 1024);
+    for (size_t i = 0; i < m.x.size(); i++) m.x[i] = static_cast<float>(i % 4);
+    m.at(2199, 1023) = 70000.0f; // the last element alone
+    const Artifact artifact = quantize(context(), m.view(), recipe_k(QEM_METHOD_LLOYDMAX, 8));
+    std::vector<uint16_t> out(m.x.size());
+    EXPECT_EQ(qem_dequantize(context(), artifact.get(), 0, m.rows, QEM_DTYPE_F16, out.data(), 0), QEM_ERR_RANGE);
+    EXPECT_EQ(out.back(), 0x7c00);
+    EXPECT_EQ(qem_dequantize(context(), artifact.get(), 0, m.rows, QEM_DTYPE_BF16, out.data(), 0), QEM_OK);
+    EXPECT_EQ(qem_dequantize(context(), artifact.get(), 0, m.rows - 1, QEM_DTYPE_F16, out.data(), 0), QEM_OK);
 }
 
 } // namespace

@@ -1,4 +1,4 @@
-// scalar_codes(), unpack(), lookup().
+// scalar_codes(), unpack().
 #include "kernels_test.h"
 
 #include <algorithm>
@@ -56,25 +56,6 @@ TEST_P(Codes, UnpackFarInALongStream)
     scalar->unpack(stream.data(), first_bit, 70, 17, expected.data());
     simd->unpack(stream.data(), first_bit, 70, 17, actual.data());
     ASSERT_TRUE(same_output(expected, actual));
-}
-
-TEST_P(Codes, Lookup)
-{
-    for (uint32_t dim : lookup_dims)
-        for (size_t n : lookup_sizes)
-            for (bool shared : { true, false }) {
-                const size_t k = 1 + below(random, 40), stride = shared ? 0 : k * dim;
-                std::vector<float> codebook(shared ? k * dim : std::max<size_t>(n, 1) * k * dim);
-                fill_bits(random, codebook.data(), codebook.size()); // floats move bit by bit
-                std::vector<uint32_t> codes(n);
-                for (uint32_t &code : codes) code = static_cast<uint32_t>(below(random, k));
-                if (n > 0) codes[n - 1] = static_cast<uint32_t>(k - 1);
-                Output<float> expected(n * dim, 1), actual(n * dim, 1);
-                scalar->lookup(codebook.data(), stride, dim, codes.data(), n, expected.data());
-                simd->lookup(codebook.data(), stride, dim, codes.data(), n, actual.data());
-                ASSERT_TRUE(same_output(expected, actual))
-                    << "dim " << dim << ", n " << n << (shared ? ", shared" : ", groups");
-            }
 }
 
 QEM_KERNEL_TESTS(Codes);

@@ -1,0 +1,235 @@
+/*
+ * Decoding of one stage without swaps, tile by tile.
+ *
+ * A shared codebook whose rows lie side by side in codes and output is one long run of codes. Other matrices are walked in
+ * tiles, groups by rows, for two reasons. Each group has a codebook of its own: a row of 4096 columns by 4 at k = 256 looks
+ * into 4 MiB of them, and the next row into the same 4 MiB again. So a tile takes only as many groups as have their codebooks
+ * in the second-level cache, and inside it a narrower tile as many as have them in the first, and walks down some hundreds of
+ * rows with them before it goes on to the next groups. And a core has few buffers for lines under way, which a streamed line
+ * occupies for long: any load that misses the first-level cache takes one of them from the streaming stores.
+ */
+#include <stdatomic.h>
+
+#include "decode.h"
+#include "parallel.h"
+
+#define PIECE 65536         /* elements a thread takes at once where there are no tiles */
+#define SCRATCH_FLOATS 1024 /* decoded before they are converted: they stay in the first-level cache */
+#define BLOCK_ROWS 512      /* of a tile, before the next groups */
+#define LEAST_TILE_ROWS 128 /* with fewer rows codebooks would be fetched for too few lookups */
+#define INNER_BOOK_BYTES 32768
+#define OUTER_BOOK_BYTES (512 << 10)
+#define LEAST_INNER_BYTES 128 /* of output in a row: single lines are streamed at half the speed */
+#define PIECES_A_THREAD 4
+
+typedef struct tile_job {
+    const qem_cpu_kernels *kernels;
+    const qem_decode_args *args;
+    const qem_decode_stage *stage;
+    uint64_t rows, groups;       /* of the rectangle to decode, without tail groups; a run is one row */
+    uint64_t row_stride;         /* elements */
+    size_t element;              /* bytes of an output element */
+    uint64_t first;              /* groups before the first tile, so that tiles begin with a line of the output */
+    uint64_t outer, inner;       /* groups of the tiles */
+    uint64_t tiles;              /* outer ones in a row */
+    uint64_t block, blocks;      /* rows of a tile; blocks of rows */
+    uint64_t part_groups;        /* decoded to scratch at once */
+    int streaming, direct;       /* direct: decode_tile writes the output itself */
+    float *scratch;
+    uint64_t scratch_floats;     /* of each thread; none if direct */
+    _Atomic int overflow;
+} tile_job;
+
+/* ---- one tile ---- */
+
+static qem_code_tile part_of(const qem_code_tile *tile, uint64_t row, uint64_t rows, uint64_t group, uint64_t groups)
+{
+    qem_code_tile part = *tile;
+    part.first_bit += row * tile->row_bits + group * tile->bits;
+    part.codebook += group * tile->group_stride;
+    if (part.half) part.half += group * tile->group_stride;
+    part.rows = (size_t)rows;
+    part.groups = (size_t)groups;
+    return part;
+}
+
+static void *output_at(const tile_job *job, uint64_t row, uint64_t group)
+{
+    return (unsigned char *)job->args->out + (row * job->row_stride + group * job->stage->dim) * job->element;
+}
+
+/* Other types than f32, and entries that do not fill lines: through scratch. */
+static int decode_by_scratch(const tile_job *job, const qem_code_tile *tile, uint64_t row, uint64_t group, float *scratch)
+{
+    int overflow = 0;
+    for (uint64_t g = 0; g < tile->groups; g += job->part_groups) {
+        const uint64_t groups = tile->groups - g < job->part_groups ? tile->groups - g : job->part_groups;
+        const size_t width = (size_t)groups * tile->dim;
+        const uint64_t most = width < SCRATCH_FLOATS ? SCRATCH_FLOATS / width : 1;
+        for (uint64_t r = 0; r < tile->rows; r += most) {
+            const uint64_t rows = tile->rows - r < most ? tile->rows - r : most;
+            qem_code_tile part = part_of(tile, r, rows, g, groups);
+            part.out = scratch;
+            part.row_stride = width;
+            job->kernels->decode_tile(&part);
+            overflow |= job->kernels->store_rows(scratch, width, (size_t)rows, width, job->args->dtype,
+                                                 output_at(job, row + r, group + g), (size_t)job->row_stride, job->streaming);
+        }
+    }
+    return overflow;
+}
+
+static int decode_one(const tile_job *job, const qem_code_tile *tile, uint64_t row, uint64_t group, float *scratch)
+{
+    if (!job->direct) return decode_by_scratch(job, tile, row, group, scratch);
+    qem_code_tile direct = *tile;
+    direct.out = output_at(job, row, group);
+    direct.row_stride = (size_t)job->row_stride;
+    direct.streaming = job->streaming;
+    job->kernels->decode_tile(&direct);
+    return 0;
+}
+
+static int decode_tails(const tile_job *job, uint64_t row, uint64_t rows)
+{
+    const uint64_t cols = job->args->cols;
+    int overflow = 0;
+    for (uint64_t i = row; i < row + rows; i++) {
+        const float *tail = qem_row_tail(job->kernels, job->stage, cols, job->args->row_begin + i);
+        overflow |= job->kernels->store_rows(tail, 0, 1, (size_t)(cols % job->stage->dim), job->args->dtype,
+                                             output_at(job, i, job->groups), 0, 0);
+    }
+    return overflow;
+}
+
+/* Tile t of a row has the groups from edge t to edge t + 1. */
+static uint64_t edge(const tile_job *job, uint64_t t)
+{
+    const uint64_t at = t == 0 ? 0 : job->first + t * job->outer;
+    return at < job->groups ? at : job->groups;
+}
+
+/* The inner tile that begins with `group` ends with this group or before. */
+static uint64_t inner_end(const tile_job *job, uint64_t group, uint64_t end)
+{
+    const uint64_t next = group == 0 ? job->first + job->inner : group + job->inner;
+    return next < end ? next : end;
+}
+
+static int decode_tile_of_rows(const tile_job *job, uint64_t t, uint64_t row, uint64_t rows, float *scratch)
+{
+    const qem_code_tile all = qem_row_tile(job->stage, job->args->cols, job->args->row_begin + row);
+    const uint64_t end = edge(job, t + 1);
+    int overflow = 0;
+    for (uint64_t group = edge(job, t), next; group < end; group = next) {
+        next = inner_end(job, group, end);
+        const qem_code_tile tile = part_of(&all, 0, rows, group, next - group);
+        overflow |= decode_one(job, &tile, row, group, scratch);
+    }
+    if (t + 1 == job->tiles && job->args->cols % job->stage->dim) overflow |= decode_tails(job, row, rows);
+    return overflow;
+}
+
+/* Items are the blocks of rows of the first tile, then those of the second, ... */
+static void decode_items(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
+{
+    tile_job *job = argument;
+    float *scratch = job->direct ? NULL : job->scratch + thread * job->scratch_floats;
+    int overflow = 0;
+    for (uint64_t item = begin; item < end; item++) {
+        const uint64_t row = item % job->blocks * job->block, left = job->rows - row;
+        overflow |= decode_tile_of_rows(job, item / job->blocks, row, left < job->block ? left : job->block, scratch);
+    }
+    if (job->streaming) job->kernels->end_streaming();
+    if (overflow) atomic_store_explicit(&job->overflow, 1, memory_order_relaxed);
+}
+
+/* ---- the choice of the tiles ---- */
+
+static uint64_t common_divisor(uint64_t a, uint64_t b)
+{
+    while (b) {
+        const uint64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+/* The most groups, at least one unit and a multiple of it, whose codebooks have at most so many bytes. */
+static uint64_t groups_within(const tile_job *job, uint64_t bytes, uint64_t unit)
+{
+    const qem_code_tile tile = qem_row_tile(job->stage, job->args->cols, 0);
+    const uint64_t book = tile.k * tile.dim * (tile.half ? sizeof *tile.half : sizeof *tile.codebook);
+    const uint64_t fit = bytes / book / unit * unit;
+    return fit ? fit : unit;
+}
+
+/* `unit`: the fewest groups that fill lines of the output. */
+static void choose_tiles(tile_job *job, uint64_t unit)
+{
+    const size_t entry = job->stage->dim * job->element;
+    const int whole_pitch = job->row_stride * job->element % QEM_LINE == 0;
+    job->outer = job->groups > 0 ? job->groups : 1;
+    job->block = job->args->cols >= PIECE ? 1 : PIECE / job->args->cols;
+    if (job->rows == 1) job->outer = (PIECE / job->stage->dim + unit) / unit * unit;
+    job->inner = job->outer;
+    if (job->stage->kind != QEM_CODEBOOK_PER_GROUP || job->rows < LEAST_TILE_ROWS) return;
+    job->block = BLOCK_ROWS;
+    const uint64_t outer = groups_within(job, OUTER_BOOK_BYTES, unit), inner = groups_within(job, INNER_BOOK_BYTES, unit);
+    if (outer < job->outer) job->outer = outer;
+    job->inner = job->outer;
+    /* narrow tiles only where all their edges are edges of lines: ordinary stores to parts of lines cost more than they save */
+    if (job->streaming && whole_pitch && inner < job->outer && inner * entry >= LEAST_INNER_BYTES) job->inner = inner;
+}
+
+static void choose_way(tile_job *job)
+{
+    const qem_decode_args *args = job->args;
+    const qem_decode_stage *stage = job->stage;
+    const size_t entry = stage->dim * job->element;
+    const uint64_t unit = QEM_LINE / common_divisor(QEM_LINE, entry);
+    job->rows = args->row_end - args->row_begin;
+    job->groups = qem_whole_groups(stage, args->cols);
+    job->row_stride = args->row_stride;
+    const uint64_t elements = job->rows * args->cols;
+    if (stage->kind != QEM_CODEBOOK_PER_GROUP && job->groups == stage->groups && job->row_stride == args->cols) {
+        job->groups *= job->rows; /* one long run */
+        job->rows = 1;
+    }
+    job->streaming = elements * job->element >= QEM_DECODE_STREAM_BYTES && job->groups * entry >= LEAST_INNER_BYTES;
+    job->direct = args->dtype == QEM_DTYPE_F32 &&
+                  (!job->streaming ||
+                   qem_can_stream(stage->dim, args->out, job->rows > 1 ? (size_t)job->row_stride : stage->dim));
+    job->first = 0;
+    while (job->first < unit && ((uintptr_t)args->out + job->first * entry) % QEM_LINE) job->first++;
+    if (job->first == unit) job->first = 0; /* no entry begins with a line */
+    choose_tiles(job, unit);
+    job->part_groups = SCRATCH_FLOATS / stage->dim / unit * unit;
+    if (job->part_groups == 0) job->part_groups = SCRATCH_FLOATS / stage->dim > 0 ? SCRATCH_FLOATS / stage->dim : 1;
+    job->blocks = (job->rows - 1) / job->block + 1;
+    job->tiles = job->groups > job->first + job->outer ? (job->groups - job->first - 1) / job->outer + 1 : 1;
+}
+
+qem_status qem_decode_tiles(qem_context *context, const qem_decode_args *args)
+{
+    tile_job job = { .kernels = qem_kernels(context), .args = args, .stage = args->stages };
+    void *scratch = NULL;
+    job.element = qem_dtype_size(args->dtype);
+    choose_way(&job);
+    const uint64_t elements = (args->row_end - args->row_begin) * args->cols;
+    const uint32_t threads = elements < QEM_DECODE_PARALLEL_ELEMENTS ? 1 : context->threads;
+    if (!job.direct) {
+        const uint64_t entry = (job.stage->dim + 15u) / 16u * 16u;
+        job.scratch_floats = entry > SCRATCH_FLOATS ? entry : SCRATCH_FLOATS;
+        QEM_TRY(qem_allocate(context, threads, job.scratch_floats * sizeof(float), &scratch));
+        job.scratch = scratch;
+    }
+    /* threads keep to a tile as long as the work can still be shared out evenly: each fetches its codebooks for itself */
+    const uint64_t items = job.tiles * job.blocks, even = items / (PIECES_A_THREAD * (uint64_t)threads);
+    const uint64_t grain = even > job.blocks ? job.blocks : even > 1 ? even : 1;
+    qem_parallel_for(threads, items, grain, decode_items, &job);
+    *args->overflow = job.overflow;
+    qem_release(context, scratch);
+    return QEM_OK;
+}

@@ -1,4 +1,0 @@
-/* lookup() in AVX2. */
-#include "simd_avx2.h"
-
-#include "lookup_template.h"
