@@ -25,4 +25,5 @@ void qem_kernels_avx512(qem_cpu_kernels *kernels)
     kernels->lanes = 16;
     kernels->seed_tiles = qem_seed_tiles_avx512;
     kernels->nearest_tiles = qem_nearest_tiles_avx512;
+    qem_product_kernels_avx512(&kernels->product);
 }

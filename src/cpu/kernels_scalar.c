@@ -223,5 +223,6 @@ void qem_kernels_scalar(qem_cpu_kernels *kernels)
 {
     *kernels = (qem_cpu_kernels){ nearest,    seed_step,  fixed_sum,   own_distance, scalar_codes, unpack,         lookup,
                                   pair_split, pair_merge, add,         f32_to_f16,   f32_to_bf16,  f16_to_f32,     bf16_to_f32,
-                                  find_nonfinite, extremes, error_chunk, sum_chunk, 0, NULL, NULL };
+                                  find_nonfinite, extremes, error_chunk, sum_chunk, 0, NULL, NULL, { 0 } };
+    qem_product_kernels_scalar(&kernels->product);
 }

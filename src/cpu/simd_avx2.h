@@ -130,6 +130,38 @@ QEM_INLINE void vf_store_f16(uint16_t *p, vf a)
     _mm_storeu_si128((void *)p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
 }
 
+QEM_INLINE vi vi_load_u8(const uint8_t *p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)p)); }
+QEM_INLINE vi vi_multiply(vi a, vi b) { return _mm256_mullo_epi32(a, b); }
+QEM_INLINE vf vi_to_float(vi a) { return _mm256_cvtepi32_ps(a); }
+QEM_INLINE vm vm_first(size_t n) { return vi_gt(vi_set1((uint32_t)n), vi_iota()); }
+QEM_INLINE vf vf_load_where(vm m, const float *p) { return _mm256_maskload_ps(p, _mm256_castps_si256(m)); }
+QEM_INLINE vi vi_spread(const uint8_t *p, size_t step)
+{
+    uint32_t word;
+    (void)step;
+    memcpy(&word, p, sizeof word);
+    return vi_set1(word);
+}
+typedef struct vtable16 {
+    vf low, high;
+} vtable16;
+QEM_INLINE vtable16 vtable16_load(const float *p)
+{
+    const vtable16 table = { vf_load(p), vf_load(p + 8) };
+    return table;
+}
+QEM_INLINE vf vtable16_lookup(vtable16 table, vi index)
+{
+    const vf low = _mm256_permutevar8x32_ps(table.low, index), high = _mm256_permutevar8x32_ps(table.high, index);
+    return _mm256_blendv_ps(low, high, vi_float(_mm256_slli_epi32(index, 28))); /* by bit 3, brought to the sign */
+}
+/* a[0] lanes 0 .. 7, a[1] lanes 8 .. 15 */
+QEM_INLINE __m128 vf_fold(const vf *a)
+{
+    const vf half = _mm256_add_ps(a[0], a[1]);
+    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+
 typedef struct vd8 {
     __m256d low, high;
 } vd8;

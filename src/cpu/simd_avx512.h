@@ -120,6 +120,33 @@ QEM_INLINE void vf_store_f16(uint16_t *p, vf a)
     _mm256_storeu_si256((void *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
+QEM_INLINE vi vi_load_u8(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)p)); }
+QEM_INLINE vi vi_multiply(vi a, vi b) { return _mm512_mullo_epi32(a, b); }
+QEM_INLINE vf vi_to_float(vi a) { return _mm512_cvtepi32_ps(a); }
+QEM_INLINE vm vm_first(size_t n) { return (vm)((1u << n) - 1u); } /* n <= LANES */
+QEM_INLINE vf vf_load_where(vm m, const float *p) { return _mm512_maskz_loadu_ps(m, p); } /* the others are 0, not read */
+
+/* Each run of 8 lanes holds one 32-bit word: run i that of the bytes from p + i * step on. */
+QEM_INLINE vi vi_spread(const uint8_t *p, size_t step)
+{
+    uint32_t first, second;
+    memcpy(&first, p, sizeof first);
+    memcpy(&second, p + step, sizeof second);
+    return _mm512_mask_set1_epi32(vi_set1(first), 0xff00, (int)second);
+}
+
+/* 16 floats in registers; bits 0 .. 3 of each lane are the index. */
+typedef vf vtable16;
+QEM_INLINE vtable16 vtable16_load(const float *p) { return vf_load(p); }
+QEM_INLINE vf vtable16_lookup(vtable16 table, vi index) { return _mm512_permutexvar_ps(index, table); }
+
+/* 16 lanes become 4: lane l + lane l+8, then l + l+4. */
+QEM_INLINE __m128 vf_fold(const vf *a)
+{
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(*a), _mm512_extractf32x8_ps(*a, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+
 /* Eight doubles: the lanes of the error sums (backend.h). */
 typedef __m512d vd8;
 QEM_INLINE vd8 vd8_from_floats(const float *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }

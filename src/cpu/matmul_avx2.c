@@ -1,0 +1,14 @@
+/* Products in AVX2: 2 x 2 outputs of 2 registers each. */
+#include "simd_avx2.h"
+
+#define DOT_ROWS 2
+#define DOT_BATCH 2
+
+#include "matmul_template.h"
+#include "matmul_tables_template.h"
+
+void qem_product_kernels_avx2(qem_product_kernels *kernels)
+{
+    *kernels = (qem_product_kernels){ QEM_SIMD(dot), QEM_SIMD(dot_coded), QEM_SIMD(build_table), QEM_SIMD(table_sums),
+                                      QEM_SIMD(add_lanes) };
+}

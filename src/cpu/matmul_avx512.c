@@ -1,0 +1,14 @@
+/* Products in AVX-512: 4 x 4 outputs of a register each. */
+#include "simd_avx512.h"
+
+#define DOT_ROWS 4
+#define DOT_BATCH 4
+
+#include "matmul_template.h"
+#include "matmul_tables_template.h"
+
+void qem_product_kernels_avx512(qem_product_kernels *kernels)
+{
+    *kernels = (qem_product_kernels){ QEM_SIMD(dot), QEM_SIMD(dot_coded), QEM_SIMD(build_table), QEM_SIMD(table_sums),
+                                      QEM_SIMD(add_lanes) };
+}

@@ -1,0 +1,109 @@
+/*
+ * Products by tables of partial sums: with a codebook for each group, x_g . c_gj is one of k numbers, made once for all rows.
+ * Sums take rows in pieces whose codes stay in the L2 cache, and groups in tiles whose tables stay in the L1 cache.
+ */
+#include <string.h>
+
+#include "matmul.h"
+#include "parallel.h"
+
+#define TILE_BYTES 32768u                 /* tables of a tile */
+#define CODES_BYTES ((uint64_t)1 << 18)   /* codes of a piece */
+#define MOST_PIECE 512
+#define LEAST_PIECE 16
+#define BUILD_FLOATS 16384u               /* of codebooks, a piece of work */
+
+static uint64_t unpacked_groups(const qem_decode_stage *stage)
+{
+    return qem_round_up(stage->groups, 16) + 16;
+}
+
+uint64_t qem_product_plan_tables(const qem_matmul_args *args, qem_product_plan *plan)
+{
+    const qem_decode_stage *s = &args->stages[0];
+    plan->in_place = s->code_bits == 8 || (s->code_bits <= 4 && s->groups * s->code_bits % 8 == 0);
+    plan->table_ld = qem_round_up(s->k, 16);
+    plan->table_tile = TILE_BYTES / (plan->table_ld * sizeof(float)) / QEM_SUM_LANES * QEM_SUM_LANES;
+    if (plan->table_tile < QEM_SUM_LANES) plan->table_tile = QEM_SUM_LANES;
+    const uint64_t row = plan->in_place ? s->groups * s->code_bits / 8 + 1 : unpacked_groups(s) * sizeof(uint32_t);
+    const uint64_t share = qem_round_up(args->rows / (4 * (uint64_t)plan->threads) + 1, LEAST_PIECE);
+    plan->piece_rows = qem_round_up(CODES_BYTES / row + 1, LEAST_PIECE);
+    if (plan->piece_rows > MOST_PIECE) plan->piece_rows = MOST_PIECE;
+    if (plan->piece_rows > share) plan->piece_rows = share;
+    plan->scratch_bytes = plan->piece_rows * (plan->batch_step + QEM_SUM_LANES) * sizeof(float) +
+                          (plan->in_place ? 0 : plan->piece_rows * row);
+    return plan->batch_step * s->groups * plan->table_ld * sizeof(float);
+}
+
+static float *tables_of(const qem_product_job *job, uint64_t b)
+{
+    return (float *)qem_product_part(job, job->plan.tables_at) + b * job->args->stages[0].groups * job->plan.table_ld;
+}
+
+static void build(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
+{
+    const qem_product_job *job = argument;
+    const qem_decode_stage *s = &job->args->stages[0];
+    const uint32_t tail = (uint32_t)(job->args->cols % s->dim);
+    (void)thread;
+    for (uint64_t g = begin; g < end; g++)
+        for (uint64_t b = 0; b < job->batch; b++)
+            job->kernels->product.build_table(job->x + b * job->ldx + g * s->dim, s->codebook + g * s->k * s->dim,
+                                              tail && g + 1 == s->groups ? tail : s->dim, (size_t)s->k,
+                                              tables_of(job, b) + g * job->plan.table_ld);
+}
+
+typedef struct code_rows {
+    const uint8_t *codes;
+    size_t row_bytes;
+    uint32_t bits; /* as the kernel reads them */
+} code_rows;
+
+static code_rows place_codes(const qem_product_job *job, uint64_t row, uint64_t rows, uint32_t *unpacked)
+{
+    const qem_decode_stage *s = &job->args->stages[0];
+    if (job->plan.in_place) {
+        const size_t row_bytes = (size_t)(s->groups * s->code_bits / 8);
+        return (code_rows){ s->codes + row * row_bytes, row_bytes, s->code_bits };
+    }
+    const uint64_t ld = unpacked_groups(s);
+    for (uint64_t r = 0; r < rows; r++)
+        job->kernels->unpack(s->codes, (row + r) * s->groups * s->code_bits, (size_t)s->groups, s->code_bits, unpacked + r * ld);
+    return (code_rows){ (const uint8_t *)unpacked, (size_t)ld * sizeof(uint32_t), 32 };
+}
+
+/* Groups first .. last-1, one block, for all rows of the piece and one row of x. */
+static void add_block(const qem_product_job *job, const code_rows *codes, uint64_t rows, const float *tables, uint64_t first,
+                      uint64_t last, float *lanes, float *totals)
+{
+    memset(lanes, 0, (size_t)rows * QEM_SUM_LANES * sizeof(float));
+    for (uint64_t g = first; g < last; g += job->plan.table_tile) {
+        const uint64_t count = last - g < job->plan.table_tile ? last - g : job->plan.table_tile;
+        job->kernels->product.table_sums(tables + g * job->plan.table_ld, (size_t)job->plan.table_ld,
+                                         codes->codes + g * codes->bits / 8, codes->row_bytes, codes->bits, (size_t)rows,
+                                         (size_t)count, lanes);
+    }
+    job->kernels->product.add_lanes(lanes, (size_t)rows, totals);
+}
+
+static void sum(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
+{
+    qem_product_job *job = argument;
+    const uint64_t groups = job->args->stages[0].groups, piece = job->plan.piece_rows, rows = end - begin;
+    float *totals = qem_product_scratch(job, thread), *lanes = totals + piece * job->plan.batch_step;
+    const code_rows codes = place_codes(job, begin, rows, (uint32_t *)(lanes + piece * QEM_SUM_LANES));
+    memset(totals, 0, (size_t)(piece * job->batch) * sizeof(float));
+    for (uint64_t b = 0; b < job->batch; b++)
+        for (uint64_t first = 0; first < groups; first += QEM_SUM_BLOCK) {
+            const uint64_t last = groups - first < QEM_SUM_BLOCK ? groups : first + QEM_SUM_BLOCK;
+            add_block(job, &codes, rows, tables_of(job, b), first, last, lanes, totals + b * piece);
+        }
+    qem_product_store(job, begin, rows, totals, piece);
+}
+
+void qem_product_run_tables(qem_product_job *job)
+{
+    const qem_decode_stage *s = &job->args->stages[0];
+    qem_parallel_for(job->plan.threads, s->groups, BUILD_FLOATS / (s->k * s->dim) + 1, build, job);
+    qem_parallel_for(job->plan.threads, job->args->rows, job->plan.piece_rows, sum, job);
+}
