@@ -72,22 +72,81 @@ static void build_table(const float *x, const float *entries, uint32_t width, si
     }
 }
 
-static void table_sums(const float *tables, size_t ld, const uint8_t *codes, size_t row_bytes, uint32_t bits, size_t rows,
-                       size_t groups, float *lanes)
+/* ---- table sums: the definition and the fast code in one ---- */
+
+static inline uint64_t load_word(const uint8_t *p)
 {
-    for (size_t r = 0; r < rows; r++, codes += row_bytes, lanes += QEM_SUM_LANES)
-        for (size_t g = 0; g < groups; g++) {
-            const uint32_t code = bits == 32 ? wide_code(codes, g) : bits == 8 ? codes[g] : narrow_code(codes, bits, g);
-            lanes[g % QEM_SUM_LANES] += tables[g * ld + code];
-        }
+    return (uint64_t)p[0] | (uint64_t)p[1] << 8 | (uint64_t)p[2] << 16 | (uint64_t)p[3] << 24 | (uint64_t)p[4] << 32 |
+           (uint64_t)p[5] << 40 | (uint64_t)p[6] << 48 | (uint64_t)p[7] << 56;
 }
 
-static void add_lanes(const float *lanes, size_t rows, float *totals)
+/* Eight codes from code g on, a multiple of 8. */
+#define CODE(i) (form == 32 ? wide_code(codes, g + (i)) : (word >> ((i) * bits)) & mask)
+
+static inline __attribute__((always_inline)) float table_block(const float *tables, size_t ld, const uint8_t *codes,
+                                                               const uint32_t bits, size_t groups, const int form)
 {
-    for (size_t r = 0; r < rows; r++) totals[r] += lane_sum(lanes + r * QEM_SUM_LANES);
+    const uint64_t mask = form == 32 ? 0 : ((uint64_t)1 << bits) - 1;
+    float lane0 = 0.0f, lane1 = 0.0f, lane2 = 0.0f, lane3 = 0.0f;
+    size_t g = 0;
+    for (; g + 8 <= groups; g += 8, tables += 8 * ld) {
+        const uint64_t word = form == 32 ? 0 : load_word(codes + g / 8 * bits);
+        lane0 += tables[CODE(0)];
+        lane1 += tables[ld + CODE(1)];
+        lane2 += tables[2 * ld + CODE(2)];
+        lane3 += tables[3 * ld + CODE(3)];
+        lane0 += tables[4 * ld + CODE(4)];
+        lane1 += tables[5 * ld + CODE(5)];
+        lane2 += tables[6 * ld + CODE(6)];
+        lane3 += tables[7 * ld + CODE(7)];
+    }
+    if (g < groups) {
+        const uint64_t word = form == 32 ? 0 : load_word(codes + g / 8 * bits);
+        for (size_t i = 0; g + i < groups; i++) {
+            const float entry = tables[i * ld + CODE(i)];
+            switch (i % QEM_TABLE_LANES) {
+            case 0: lane0 += entry; break;
+            case 1: lane1 += entry; break;
+            case 2: lane2 += entry; break;
+            default: lane3 += entry; break;
+            }
+        }
+    }
+    return (lane0 + lane2) + (lane1 + lane3);
+}
+
+static inline __attribute__((always_inline)) void table_rows(const float *tables, size_t ld, const uint8_t *codes,
+                                                             size_t row_bytes, const uint32_t bits, size_t rows, size_t groups,
+                                                             float *totals, const uint8_t *ahead, const int form)
+{
+    const size_t ahead_step = groups * bits / 8;
+    for (size_t r = 0; r < rows; r++, codes += row_bytes) {
+        float total = totals[r];
+        if (ahead) __builtin_prefetch(ahead + r * ahead_step, 0, 2);
+        for (size_t g = 0; g < groups; g += QEM_TABLE_BLOCK)
+            total += table_block(tables + g * ld, ld, codes + g / 8 * bits, bits,
+                                 groups - g < QEM_TABLE_BLOCK ? groups - g : QEM_TABLE_BLOCK, form);
+        totals[r] = total;
+    }
+}
+
+/* The usual shapes get loops of their own: 256 entries and bytes, 16 entries and half bytes. */
+static void table_sums(const float *tables, size_t ld, const uint8_t *codes, size_t row_bytes, uint32_t bits, size_t rows,
+                       size_t groups, float *totals, const uint8_t *ahead)
+{
+    if (bits == 8 && ld == 256 && groups == QEM_TABLE_BLOCK)
+        table_rows(tables, 256, codes, row_bytes, 8, rows, QEM_TABLE_BLOCK, totals, ahead, 0);
+    else if (bits == 8)
+        table_rows(tables, ld, codes, row_bytes, 8, rows, groups, totals, ahead, 0);
+    else if (bits == 4 && ld == 16)
+        table_rows(tables, 16, codes, row_bytes, 4, rows, groups, totals, ahead, 0);
+    else if (bits < 8)
+        table_rows(tables, ld, codes, row_bytes, bits, rows, groups, totals, ahead, 0);
+    else
+        table_rows(tables, ld, codes, row_bytes, 32, rows, groups, totals, ahead, 32);
 }
 
 void qem_product_kernels_scalar(qem_product_kernels *kernels)
 {
-    *kernels = (qem_product_kernels){ dot, dot_coded, build_table, table_sums, add_lanes };
+    *kernels = (qem_product_kernels){ dot, dot_coded, build_table, table_sums };
 }

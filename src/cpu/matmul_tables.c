@@ -21,17 +21,16 @@ static uint64_t unpacked_groups(const qem_decode_stage *stage)
 uint64_t qem_product_plan_tables(const qem_matmul_args *args, qem_product_plan *plan)
 {
     const qem_decode_stage *s = &args->stages[0];
-    plan->in_place = s->code_bits == 8 || (s->code_bits <= 4 && s->groups * s->code_bits % 8 == 0);
+    plan->in_place = s->code_bits <= 8 && s->groups * s->code_bits % 8 == 0;
     plan->table_ld = qem_round_up(s->k, 16);
-    plan->table_tile = TILE_BYTES / (plan->table_ld * sizeof(float)) / QEM_SUM_LANES * QEM_SUM_LANES;
-    if (plan->table_tile < QEM_SUM_LANES) plan->table_tile = QEM_SUM_LANES;
+    plan->table_tile = TILE_BYTES / (plan->table_ld * sizeof(float)) / QEM_TABLE_BLOCK * QEM_TABLE_BLOCK;
+    if (plan->table_tile < QEM_TABLE_BLOCK) plan->table_tile = QEM_TABLE_BLOCK;
     const uint64_t row = plan->in_place ? s->groups * s->code_bits / 8 + 1 : unpacked_groups(s) * sizeof(uint32_t);
     const uint64_t share = qem_round_up(args->rows / (4 * (uint64_t)plan->threads) + 1, LEAST_PIECE);
     plan->piece_rows = qem_round_up(CODES_BYTES / row + 1, LEAST_PIECE);
     if (plan->piece_rows > MOST_PIECE) plan->piece_rows = MOST_PIECE;
     if (plan->piece_rows > share) plan->piece_rows = share;
-    plan->scratch_bytes = plan->piece_rows * (plan->batch_step + QEM_SUM_LANES) * sizeof(float) +
-                          (plan->in_place ? 0 : plan->piece_rows * row);
+    plan->scratch_bytes = plan->piece_rows * plan->batch_step * sizeof(float) + (plan->in_place ? 0 : plan->piece_rows * row);
     return plan->batch_step * s->groups * plan->table_ld * sizeof(float);
 }
 
@@ -72,33 +71,33 @@ static code_rows place_codes(const qem_product_job *job, uint64_t row, uint64_t 
     return (code_rows){ (const uint8_t *)unpacked, (size_t)ld * sizeof(uint32_t), 32 };
 }
 
-/* Groups first .. last-1, one block, for all rows of the piece and one row of x. */
-static void add_block(const qem_product_job *job, const code_rows *codes, uint64_t rows, const float *tables, uint64_t first,
-                      uint64_t last, float *lanes, float *totals)
+/* Codes of the piece that this thread will probably take next, or NULL: read a few bytes of each row at a time, they would
+ * come too late if the hardware were left to fetch them. */
+static const uint8_t *next_codes(const qem_product_job *job, uint64_t begin, size_t row_bytes)
 {
-    memset(lanes, 0, (size_t)rows * QEM_SUM_LANES * sizeof(float));
-    for (uint64_t g = first; g < last; g += job->plan.table_tile) {
-        const uint64_t count = last - g < job->plan.table_tile ? last - g : job->plan.table_tile;
-        job->kernels->product.table_sums(tables + g * job->plan.table_ld, (size_t)job->plan.table_ld,
-                                         codes->codes + g * codes->bits / 8, codes->row_bytes, codes->bits, (size_t)rows,
-                                         (size_t)count, lanes);
-    }
-    job->kernels->product.add_lanes(lanes, (size_t)rows, totals);
+    const uint64_t next = begin + job->plan.threads * job->plan.piece_rows;
+    if (!job->plan.in_place || job->batch > 1 || next + job->plan.piece_rows > job->args->rows) return NULL;
+    return job->args->stages[0].codes + next * row_bytes;
 }
 
 static void sum(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
 {
     qem_product_job *job = argument;
-    const uint64_t groups = job->args->stages[0].groups, piece = job->plan.piece_rows, rows = end - begin;
-    float *totals = qem_product_scratch(job, thread), *lanes = totals + piece * job->plan.batch_step;
-    const code_rows codes = place_codes(job, begin, rows, (uint32_t *)(lanes + piece * QEM_SUM_LANES));
-    memset(totals, 0, (size_t)(piece * job->batch) * sizeof(float));
+    const qem_product_plan *plan = &job->plan;
+    const uint64_t groups = job->args->stages[0].groups, rows = end - begin;
+    float *totals = qem_product_scratch(job, thread);
+    const code_rows codes = place_codes(job, begin, rows, (uint32_t *)(totals + plan->piece_rows * plan->batch_step));
+    const uint8_t *ahead = next_codes(job, begin, codes.row_bytes);
+    memset(totals, 0, (size_t)(plan->piece_rows * job->batch) * sizeof(float));
     for (uint64_t b = 0; b < job->batch; b++)
-        for (uint64_t first = 0; first < groups; first += QEM_SUM_BLOCK) {
-            const uint64_t last = groups - first < QEM_SUM_BLOCK ? groups : first + QEM_SUM_BLOCK;
-            add_block(job, &codes, rows, tables_of(job, b), first, last, lanes, totals + b * piece);
+        for (uint64_t g = 0; g < groups; g += plan->table_tile) {
+            const uint64_t count = groups - g < plan->table_tile ? groups - g : plan->table_tile;
+            job->kernels->product.table_sums(tables_of(job, b) + g * plan->table_ld, (size_t)plan->table_ld,
+                                             codes.codes + g * codes.bits / 8, codes.row_bytes, codes.bits, (size_t)rows,
+                                             (size_t)count, totals + b * plan->piece_rows, ahead);
+            if (ahead) ahead += rows * count * codes.bits / 8;
         }
-    qem_product_store(job, begin, rows, totals, piece);
+    qem_product_store(job, begin, rows, totals, plan->piece_rows);
 }
 
 void qem_product_run_tables(qem_product_job *job)

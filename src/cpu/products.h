@@ -2,9 +2,9 @@
  * The inner loops of products on codes, in scalar C (matmul_scalar.c, the definition), AVX2 and AVX-512. How a sum is made,
  * the same in every variant, for any number of threads and any partition of the work:
  *
- *   The terms of an output are taken in blocks of QEM_SUM_BLOCK. Inside a block term t belongs to lane t % QEM_SUM_LANES; a
- *   lane starts at +0 and takes its terms in ascending order. The lanes are added by halves: lane l and l+8, then l and l+4,
- *   l+2, l+1. The output starts at +0 and adds the blocks in ascending order.
+ *   The terms of an output are taken in blocks. Inside a block term t belongs to lane t % lanes; a lane starts at +0 and takes
+ *   its terms in ascending order. The lanes are added by halves: lane l and l + lanes/2, then l and l + lanes/4, down to one.
+ *   The output starts at +0 and adds the blocks in ascending order.
  *
  * "Dot" kernels have one term a column, lane = fmaf(w, x, lane). "Table" kernels have one term a group, lane = lane + entry.
  * Inputs may hold infinities and NaN; which NaN results is not defined here (the caller makes them one).
@@ -15,8 +15,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define QEM_SUM_BLOCK 1024
+#define QEM_SUM_BLOCK 1024 /* columns */
 #define QEM_SUM_LANES 16
+#define QEM_TABLE_BLOCK 32 /* groups: with 256 entries their tables take 32 KiB of the L1 cache */
+#define QEM_TABLE_LANES 4
 
 /* Codes that a kernel decodes in registers, without storing the weights. */
 typedef enum qem_coded_kind {
@@ -49,15 +51,15 @@ typedef struct qem_product_kernels {
     /* table[j] = fmaf chain of x[p] * entries[j * width + p], p ascending from +0, for j < k. */
     void (*build_table)(const float *x, const float *entries, uint32_t width, size_t k, float *table);
 
-    /* lanes[r * 16 + g % 16] += tables[g * ld + code(r, g)], g = 0 .. groups-1 ascending. Codes of `bits` bits, 1 .. 4 or 8, as
-     * a stream from byte codes + r * row_bytes on (16 readable bytes follow), or 32: uint32_t there. ld * 16 < 2^31. */
+    /* totals[r] += the blocks of terms tables[g * ld + code(r, g)], g = 0 .. groups-1. Codes of `bits` bits, 1 .. 8, as a stream
+     * from byte codes + r * row_bytes on (16 readable bytes follow), or 32: uint32_t there. `ahead`: NULL, or codes that
+     * will be wanted soon, of which rows * groups * bits / 8 bytes are fetched into the L2 cache. In plain C on every
+     * instruction set: loads of single floats are as fast as gathers. */
     void (*table_sums)(const float *tables, size_t ld, const uint8_t *codes, size_t row_bytes, uint32_t bits, size_t rows,
-                       size_t groups, float *lanes);
-
-    /* totals[r] += the sum of lanes[r * 16 .. r * 16 + 15] in the order above. */
-    void (*add_lanes)(const float *lanes, size_t rows, float *totals);
+                       size_t groups, float *totals, const uint8_t *ahead);
 } qem_product_kernels;
 
+/* Each fills in what it does better; scalar first. */
 void qem_product_kernels_scalar(qem_product_kernels *kernels);
 void qem_product_kernels_avx2(qem_product_kernels *kernels);
 void qem_product_kernels_avx512(qem_product_kernels *kernels);

@@ -131,7 +131,6 @@ QEM_INLINE void vf_store_f16(uint16_t *p, vf a)
 }
 
 QEM_INLINE vi vi_load_u8(const uint8_t *p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)p)); }
-QEM_INLINE vi vi_multiply(vi a, vi b) { return _mm256_mullo_epi32(a, b); }
 QEM_INLINE vf vi_to_float(vi a) { return _mm256_cvtepi32_ps(a); }
 QEM_INLINE vm vm_first(size_t n) { return vi_gt(vi_set1((uint32_t)n), vi_iota()); }
 QEM_INLINE vf vf_load_where(vm m, const float *p) { return _mm256_maskload_ps(p, _mm256_castps_si256(m)); }

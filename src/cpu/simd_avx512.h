@@ -121,7 +121,6 @@ QEM_INLINE void vf_store_f16(uint16_t *p, vf a)
 }
 
 QEM_INLINE vi vi_load_u8(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)p)); }
-QEM_INLINE vi vi_multiply(vi a, vi b) { return _mm512_mullo_epi32(a, b); }
 QEM_INLINE vf vi_to_float(vi a) { return _mm512_cvtepi32_ps(a); }
 QEM_INLINE vm vm_first(size_t n) { return (vm)((1u << n) - 1u); } /* n <= LANES */
 QEM_INLINE vf vf_load_where(vm m, const float *p) { return _mm512_maskz_loadu_ps(m, p); } /* the others are 0, not read */
