@@ -2,7 +2,7 @@
  * Products on codes: which way is taken, the workspace, the rows of x as f32, the rows of y in their type.
  *
  * The way depends on artifact and batch alone, never on threads or instruction set. ROWS and CODED give the same bits, so the
- * choice between them is one of speed; TABLES adds in an order of its own.
+ * choice between them is one of speed; so do TABLES and TABLES16, which add in an order of their own.
  */
 #include "matmul.h"
 
@@ -13,16 +13,23 @@
 
 #define MOST_BATCH_STEP 256     /* rows of x at once: decoding is paid once for so many */
 #define MOST_CODED_BATCH 16     /* above it, decoding once into scratch is cheaper than once for every few rows of x */
-#define MOST_TABLES_BATCH 2     /* above it, one decoding for all rows of x is cheaper than sums for each */
+#define MOST_TABLES_BATCH 2     /* rows of x with tables of their own */
 #define TABLES_ROWS 4           /* rows of W for an entry of a table to pay for its making */
+#define LEAST_DIM16 4           /* TABLES16: columns that one addition has to stand for */
+#define MOST_K16 256            /* TABLES16: the tables of a block then fit the L2 cache */
+#define TABLES16_ROWS 8
 #define SERIAL_WORK (1u << 18)  /* multiplications below which a second thread costs more than it brings */
 #define CONVERT_ELEMENTS 65536  /* of x, a piece of work */
 
-static int tables_pay(const qem_matmul_args *args)
+/* TABLES, TABLES16, or ROWS where tables do not pay. */
+static qem_product_way table_way(const qem_matmul_args *args)
 {
     const qem_decode_stage *s = &args->stages[0];
-    return args->stage_count == 1 && s->levels == 0 && s->kind == QEM_CODEBOOK_PER_GROUP && s->code_bits > 0 &&
-           args->batch <= MOST_TABLES_BATCH && s->k <= args->rows / TABLES_ROWS;
+    if (args->stage_count > 1 || s->levels > 0 || s->kind != QEM_CODEBOOK_PER_GROUP || s->code_bits == 0)
+        return QEM_PRODUCT_ROWS;
+    if (args->batch <= MOST_TABLES_BATCH) return s->k <= args->rows / TABLES_ROWS ? QEM_PRODUCT_TABLES : QEM_PRODUCT_ROWS;
+    const int pays = s->dim >= LEAST_DIM16 && s->k <= MOST_K16 && s->k <= args->rows / TABLES16_ROWS;
+    return pays ? QEM_PRODUCT_TABLES16 : QEM_PRODUCT_ROWS;
 }
 
 /* Streams of narrow codes are read in place, so rows and blocks of columns have to begin at a byte. */
@@ -39,9 +46,9 @@ static qem_coded_kind coded_kind(const qem_matmul_args *args)
 }
 
 /* Rows of x in equal steps. */
-static uint64_t batch_step(uint64_t batch)
+static uint64_t batch_step(uint64_t batch, uint64_t most)
 {
-    const uint64_t steps = (batch + MOST_BATCH_STEP - 1) / MOST_BATCH_STEP;
+    const uint64_t steps = (batch + most - 1) / most;
     return qem_round_up((batch + steps - 1) / steps, batch > 4 ? 4 : 1);
 }
 
@@ -50,16 +57,17 @@ static qem_product_plan make_plan(const qem_context *context, const qem_matmul_a
     qem_product_plan plan = { .threads = context->threads };
     uint64_t tables = 0, trees = 0;
     if ((double)args->rows * (double)args->cols * (double)args->batch < SERIAL_WORK) plan.threads = 1;
-    plan.batch_step = batch_step(args->batch);
+    plan.way = table_way(args);
+    plan.batch_step = batch_step(args->batch, plan.way == QEM_PRODUCT_TABLES16 ? 16 : MOST_BATCH_STEP);
     plan.kind = coded_kind(args);
-    if (tables_pay(args)) {
-        plan.way = QEM_PRODUCT_TABLES;
+    if (plan.way == QEM_PRODUCT_TABLES) {
         tables = qem_product_plan_tables(args, &plan);
+    } else if (plan.way == QEM_PRODUCT_TABLES16) {
+        qem_product_plan_tables16(args, &plan);
     } else if (plan.kind != QEM_CODED_NONE) {
         plan.way = QEM_PRODUCT_CODED;
         qem_product_plan_coded(args, &plan);
     } else {
-        plan.way = QEM_PRODUCT_ROWS;
         qem_product_plan_rows(args, &plan);
     }
     for (uint32_t i = 0; i < args->stage_count; i++)
@@ -139,6 +147,7 @@ void qem_cpu_matmul(qem_context *context, const qem_matmul_args *args)
         take_x(&job);
         switch (job.plan.way) {
         case QEM_PRODUCT_TABLES: qem_product_run_tables(&job); break;
+        case QEM_PRODUCT_TABLES16: qem_product_run_tables16(&job); break;
         case QEM_PRODUCT_CODED: qem_product_run_coded(&job); break;
         case QEM_PRODUCT_ROWS: qem_product_run_rows(&job); break;
         }

@@ -11,7 +11,8 @@
 typedef enum qem_product_way {
     QEM_PRODUCT_ROWS = 0,  /* any artifact: rows are decoded to scratch, then multiplied (matmul_rows.c) */
     QEM_PRODUCT_CODED = 1, /* codes are decoded in registers, the weights never stored (matmul_rows.c) */
-    QEM_PRODUCT_TABLES = 2 /* tables of x_g . c_gj, one entry added for a code (matmul_tables.c) */
+    QEM_PRODUCT_TABLES = 2,  /* tables of x_g . c_gj, one entry added for a code (matmul_tables.c) */
+    QEM_PRODUCT_TABLES16 = 3 /* the same for 16 rows of x at a time (matmul_tables.c) */
 } qem_product_way;
 
 typedef struct qem_product_plan {
@@ -22,7 +23,7 @@ typedef struct qem_product_plan {
     uint64_t piece_rows;            /* rows of W a thread takes at once */
     uint64_t pass_rows;             /* ROWS: of those, rows that go through a block of columns before the next block */
     uint64_t tile_rows, span, ld;   /* ROWS: rows and columns decoded at once; floats from row to row */
-    int in_place;                   /* TABLES: the kernel reads the code stream itself, else unpacked codes */
+    int in_place;                   /* TABLES, TABLES16: the kernel reads the code stream itself, else unpacked codes */
     uint64_t table_ld, table_tile;  /* TABLES: floats of a table, groups whose tables stay in the L1 cache */
     uint64_t trees_at, x_at, tables_at, scratch_at, scratch_bytes, bytes; /* parts of the workspace, in bytes */
 } qem_product_plan;
@@ -55,11 +56,13 @@ static inline void *qem_product_scratch(const qem_product_job *job, uint32_t thr
 void qem_product_plan_rows(const qem_matmul_args *args, qem_product_plan *plan);
 void qem_product_plan_coded(const qem_matmul_args *args, qem_product_plan *plan);
 uint64_t qem_product_plan_tables(const qem_matmul_args *args, qem_product_plan *plan);
+void qem_product_plan_tables16(const qem_matmul_args *args, qem_product_plan *plan);
 
 /* y for the rows of x now at work. */
 void qem_product_run_rows(qem_product_job *job);
 void qem_product_run_coded(qem_product_job *job);
 void qem_product_run_tables(qem_product_job *job);
+void qem_product_run_tables16(qem_product_job *job);
 
 /* Stores totals[b * ldt + r] as y[first + b][row + r], r < rows. */
 void qem_product_store(qem_product_job *job, uint64_t row, uint64_t rows, float *totals, uint64_t ldt);

@@ -12,4 +12,6 @@ void qem_product_kernels_avx2(qem_product_kernels *kernels)
     kernels->dot = QEM_SIMD(dot);
     kernels->dot_coded = QEM_SIMD(dot_coded);
     kernels->build_table = QEM_SIMD(build_table);
+    kernels->build_table16 = QEM_SIMD(build_table16);
+    kernels->table_sums16 = QEM_SIMD(table_sums16);
 }

@@ -146,7 +146,38 @@ static void table_sums(const float *tables, size_t ld, const uint8_t *codes, siz
         table_rows(tables, ld, codes, row_bytes, 32, rows, groups, totals, ahead, 32);
 }
 
+static void build_table16(const float *x16, const float *entries, uint32_t width, size_t k, float *table)
+{
+    for (size_t j = 0; j < k; j++)
+        for (size_t b = 0; b < 16; b++) {
+            float sum = 0.0f;
+            for (uint32_t p = 0; p < width; p++) sum = fmaf(x16[p * 16 + b], entries[j * width + p], sum);
+            table[j * 16 + b] = sum;
+        }
+}
+
+static uint32_t any_code(const uint8_t *codes, uint32_t bits, size_t g)
+{
+    if (bits == 32) return wide_code(codes, g);
+    return (uint32_t)(load_word(codes + g / 8 * bits) >> (g % 8 * bits)) & ((1u << bits) - 1u);
+}
+
+static void table_sums16(const float *tables, size_t ld, const uint8_t *codes, size_t row_bytes, uint32_t bits, size_t rows,
+                         size_t groups, float *totals)
+{
+    for (size_t r = 0; r < rows; r++, codes += row_bytes, totals += 16)
+        for (size_t first = 0; first < groups; first += QEM_TABLE_BLOCK) {
+            float lane[QEM_TABLE_LANES][16] = { { 0 } };
+            const size_t last = groups - first < QEM_TABLE_BLOCK ? groups : first + QEM_TABLE_BLOCK;
+            for (size_t g = first; g < last; g++) {
+                const float *entry = tables + (g * ld + any_code(codes, bits, g)) * 16;
+                for (size_t b = 0; b < 16; b++) lane[g % QEM_TABLE_LANES][b] += entry[b];
+            }
+            for (size_t b = 0; b < 16; b++) totals[b] += (lane[0][b] + lane[2][b]) + (lane[1][b] + lane[3][b]);
+        }
+}
+
 void qem_product_kernels_scalar(qem_product_kernels *kernels)
 {
-    *kernels = (qem_product_kernels){ dot, dot_coded, build_table, table_sums };
+    *kernels = (qem_product_kernels){ dot, dot_coded, build_table, table_sums, build_table16, table_sums16 };
 }

@@ -24,6 +24,15 @@ QEM_INLINE lanes16 lanes16_load(const float *p)
     EACH_PART a.part[part] = vf_load(p + part * LANES);
     return a;
 }
+QEM_INLINE void lanes16_store(float *p, lanes16 a)
+{
+    EACH_PART vf_store(p + part * LANES, a.part[part]);
+}
+QEM_INLINE lanes16 lanes16_add(lanes16 a, lanes16 b)
+{
+    EACH_PART a.part[part] = vf_add(a.part[part], b.part[part]);
+    return a;
+}
 QEM_INLINE lanes16 lanes16_fmadd(lanes16 a, lanes16 b, lanes16 c)
 {
     EACH_PART c.part[part] = vf_fmadd(a.part[part], b.part[part], c.part[part]);

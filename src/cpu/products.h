@@ -57,6 +57,11 @@ typedef struct qem_product_kernels {
      * instruction set: loads of single floats are as fast as gathers. */
     void (*table_sums)(const float *tables, size_t ld, const uint8_t *codes, size_t row_bytes, uint32_t bits, size_t rows,
                        size_t groups, float *totals, const uint8_t *ahead);
+
+    /* The same for 16 rows of x at a time, x16[p * 16 + b], table[j * 16 + b], totals[r * 16 + b]; ld in entries of 16. */
+    void (*build_table16)(const float *x16, const float *entries, uint32_t width, size_t k, float *table);
+    void (*table_sums16)(const float *tables, size_t ld, const uint8_t *codes, size_t row_bytes, uint32_t bits, size_t rows,
+                         size_t groups, float *totals);
 } qem_product_kernels;
 
 /* Each fills in what it does better; scalar first. */

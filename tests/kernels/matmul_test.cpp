@@ -64,6 +64,8 @@ protected:
         }
         return x;
     }
+    void check16(const std::vector<float> &tables, size_t ld, const std::vector<uint32_t> &codes,
+                 const std::vector<uint8_t> &bytes, size_t row_bytes, uint32_t bits, size_t rows, size_t groups, size_t k);
 };
 
 TEST_P(Products, DotIsTheRule)
@@ -200,6 +202,18 @@ TEST_P(Products, BuildTable)
                 simd->product.build_table(x.data(), entries.data(), width, k, actual.data());
                 ASSERT_TRUE(same_numbers(rule, expected)) << "width " << width << ", k " << k;
                 ASSERT_TRUE(same_numbers(rule, actual)) << "width " << width << ", k " << k;
+                std::vector<float> x16(width * 16), column(width);
+                fill(random, pattern, x16.data(), x16.size());
+                Output<float> wide(k * 16, 1), scalar_wide(k * 16, 1);
+                scalar->product.build_table16(x16.data(), entries.data(), width, k, scalar_wide.data());
+                simd->product.build_table16(x16.data(), entries.data(), width, k, wide.data());
+                ASSERT_TRUE(same_numbers(scalar_wide, wide)) << "width " << width << ", k " << k;
+                for (size_t b = 0; b < 16; b++) {
+                    for (uint32_t p = 0; p < width; p++) column[p] = x16[p * 16 + b];
+                    scalar->product.build_table(column.data(), entries.data(), width, k, expected.data());
+                    for (size_t j = 0; j < k; j++) rule[j] = wide[j * 16 + b];
+                    ASSERT_TRUE(same_numbers(expected, rule)) << "16, width " << width << ", k " << k;
+                }
             }
 }
 
@@ -214,6 +228,31 @@ void table_reference(const std::vector<float> &tables, size_t ld, const std::vec
                 lane[g % 4] += tables[g * ld + codes[r * groups + g]];
             totals[r] += halves(lane);
         }
+}
+
+// 16 tables side by side, the first of them as it is, the others its multiples: each is summed by the same rule.
+void Products::check16(const std::vector<float> &tables, size_t ld, const std::vector<uint32_t> &codes,
+                       const std::vector<uint8_t> &bytes, size_t row_bytes, uint32_t bits, size_t rows, size_t groups, size_t k)
+{
+    std::vector<float> wide(groups ? ((groups - 1) * ld + k) * 16 : 0);
+    std::vector<std::vector<float>> single(16, tables);
+    for (size_t b = 0; b < 16; b++)
+        for (size_t i = 0; i < tables.size(); i++) {
+            single[b][i] = tables[i] * (1.0f - 0.3f * static_cast<float>(b));
+            wide[i * 16 + b] = single[b][i];
+        }
+    Output<float> expected(rows * 16, 1), one(rows * 16, 1), two(rows * 16, 1);
+    for (size_t i = 0; i < rows * 16; i++) expected[i] = one[i] = two[i] = static_cast<float>(i);
+    for (size_t b = 0; b < 16; b++) {
+        std::vector<float> totals(rows);
+        for (size_t r = 0; r < rows; r++) totals[r] = expected[r * 16 + b];
+        table_reference(single[b], ld, codes, groups, rows, totals.data());
+        for (size_t r = 0; r < rows; r++) expected[r * 16 + b] = totals[r];
+    }
+    scalar->product.table_sums16(wide.data(), ld, bytes.data(), row_bytes, bits, rows, groups, one.data());
+    simd->product.table_sums16(wide.data(), ld, bytes.data(), row_bytes, bits, rows, groups, two.data());
+    ASSERT_TRUE(same_numbers(expected, one)) << "16, bits " << bits << ", groups " << groups;
+    ASSERT_TRUE(same_numbers(expected, two)) << "16, bits " << bits << ", groups " << groups;
 }
 
 TEST_P(Products, TableSums)
@@ -243,6 +282,7 @@ TEST_P(Products, TableSums)
                                          ahead.data());
                 ASSERT_TRUE(same_numbers(expected, one)) << "bits " << bits << ", groups " << groups;
                 ASSERT_TRUE(same_numbers(expected, two)) << "bits " << bits << ", groups " << groups;
+                ASSERT_NO_FATAL_FAILURE(check16(tables, ld, codes, bytes, row_bytes, bits, rows, groups, k));
             }
 }
 
