@@ -434,9 +434,10 @@ QEM_API qem_status qem_evaluate_matrix(qem_context *context, const qem_view *ori
 /* ------------------------------------------------------------------------------------------------- products ----- */
 
 /*
- * Bytes of scratch that qem_matmul wants for that artifact, batch and context, whatever the types of x and y. It stays below
- * what 256 rows of x as f32 and 256 of y need, and some hundred KiB for each thread; products with codebooks for each group
- * and a batch of 1 or 2 add k*ceil(cols/dim) floats a row of x. 0 on NULL arguments, batch 0 or a batch beyond 2^32 - 1.
+ * Bytes of scratch that qem_matmul wants for that artifact, batch and context, whatever the types of x and y: at most 256 rows
+ * of x as f32, some hundred KiB up to some MiB for each thread (with rows that have to be decoded whole, also some rows), and
+ * for codebooks of each group and a batch of 1 or 2 the tables, about k*ceil(cols/dim) floats a row of x. 0 on NULL
+ * arguments, batch 0 or a batch beyond 2^32 - 1.
  */
 QEM_API uint64_t qem_matmul_workspace_size(const qem_context *context, const qem_artifact *artifact, uint64_t batch);
 
@@ -456,10 +457,11 @@ QEM_API uint64_t qem_matmul_workspace_size(const qem_context *context, const qem
  * the same positive quiet one. Subnormal numbers are kept. y is rounded to nearest even from the f32 sum; where a finite sum
  * is beyond f16 or bf16, y holds an infinity and the call returns RANGE after all of y was written.
  *
- * The result is the same to the bit for every number of threads and every instruction set. Terms of a sum are added in 16
- * lanes and blocks of 1024, so that the rounding error grows with the lane, not the row: |error| is at most about
- * (75 + cols/1024) * 2^-24 * sum |x[b][j] * W[i][j]|. Batches of 1 and 2 on codebooks for each group may add sub-vector by
- * sub-vector; apart from that a row of y depends on its row of x alone, not on the batch around it.
+ * The result is the same to the bit for every number of threads and every instruction set. Columns are summed in 16 lanes and
+ * blocks of 1024: |error| <= about n * 2^-24 * sum |x[b][j] * W[i][j]| with n = 69 + cols/1024, which grows with the lane, not
+ * the row. With a codebook for each group the terms may be sub-vectors, n = dim + 12 + cols/(32*dim); shape and batch decide
+ * that. Apart from this choice a row of y depends on its row of x alone, not on the batch around it. No BLAS is used: one could
+ * promise neither these bits nor the context's number of threads.
  *
  * Blocks; work is spread over the threads of the context, but below 2^18 multiplications only the caller's thread works.
  * The artifact is only read and may be in use by other contexts.

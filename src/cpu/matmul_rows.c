@@ -221,8 +221,8 @@ static void multiply_codes(void *argument, uint64_t begin, uint64_t end, uint32_
         place_codes(job, row, rows, unpacked, &coded);
         for (uint64_t first = 0; first < job->args->cols; first += QEM_SUM_BLOCK) {
             const uint64_t left = job->args->cols - first, n = left < QEM_SUM_BLOCK ? left : QEM_SUM_BLOCK;
-            job->kernels->product.dot_coded(&coded, (size_t)rows, job->x + first, (size_t)job->ldx, (size_t)job->batch, (size_t)n,
-                                            totals + (row - begin), (size_t)job->plan.piece_rows);
+            job->kernels->product.dot_coded(&coded, (size_t)rows, job->x + first, (size_t)job->ldx, (size_t)job->batch,
+                                            (size_t)n, totals + (row - begin), (size_t)job->plan.piece_rows);
             coded.codes += (size_t)QEM_SUM_BLOCK * bits / 8;
         }
     }

@@ -67,7 +67,8 @@ static code_rows place_codes(const qem_product_job *job, uint64_t row, uint64_t 
     }
     const uint64_t ld = unpacked_groups(s);
     for (uint64_t r = 0; r < rows; r++)
-        job->kernels->unpack(s->codes, (row + r) * s->groups * s->code_bits, (size_t)s->groups, s->code_bits, unpacked + r * ld);
+        job->kernels->unpack(s->codes, (row + r) * s->groups * s->code_bits, (size_t)s->groups, s->code_bits,
+                             unpacked + r * ld);
     return (code_rows){ (const uint8_t *)unpacked, (size_t)ld * sizeof(uint32_t), 32 };
 }
 
@@ -76,7 +77,7 @@ static code_rows place_codes(const qem_product_job *job, uint64_t row, uint64_t 
 static const uint8_t *next_codes(const qem_product_job *job, uint64_t begin, size_t row_bytes)
 {
     const uint64_t next = begin + job->plan.threads * job->plan.piece_rows;
-    if (!job->plan.in_place || job->batch > 1 || next + job->plan.piece_rows > job->args->rows) return NULL;
+    if (!job->plan.in_place || next + job->plan.piece_rows > job->args->rows) return NULL;
     return job->args->stages[0].codes + next * row_bytes;
 }
 
@@ -89,7 +90,7 @@ static void sum(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
     const code_rows codes = place_codes(job, begin, rows, (uint32_t *)(totals + plan->piece_rows * plan->batch_step));
     const uint8_t *ahead = next_codes(job, begin, codes.row_bytes);
     memset(totals, 0, (size_t)(plan->piece_rows * job->batch) * sizeof(float));
-    for (uint64_t b = 0; b < job->batch; b++)
+    for (uint64_t b = 0; b < job->batch; b++) {
         for (uint64_t g = 0; g < groups; g += plan->table_tile) {
             const uint64_t count = groups - g < plan->table_tile ? groups - g : plan->table_tile;
             job->kernels->product.table_sums(tables_of(job, b) + g * plan->table_ld, (size_t)plan->table_ld,
@@ -97,6 +98,8 @@ static void sum(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
                                              (size_t)count, totals + b * plan->piece_rows, ahead);
             if (ahead) ahead += rows * count * codes.bits / 8;
         }
+        ahead = NULL; /* they are there now */
+    }
     qem_product_store(job, begin, rows, totals, plan->piece_rows);
 }
 

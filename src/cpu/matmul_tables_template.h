@@ -27,12 +27,13 @@ QEM_INLINE void load_components(const float *entries, const int steps, vf *c)
 QEM_INLINE size_t build_unzipped(const float *x, const float *entries, const int steps, size_t k, float *table)
 {
     static const int place[4][WIDEST_UNZIPPED] = { { 0 }, { 0, 1 }, { 0, 2, 1, 3 }, { 0, 4, 2, 6, 1, 5, 3, 7 } };
+    const int width = 1 << steps;
     size_t j = 0;
     for (; j + LANES <= k; j += LANES) {
         vf c[WIDEST_UNZIPPED], sum = vf_set1(0.0f);
         load_components(entries + (j << steps), steps, c);
         QEM_UNROLL
-        for (int p = 0; p < 1 << steps; p++) sum = vf_fmadd(vf_set1(x[p]), c[place[steps][p]], sum);
+        for (int p = 0; p < width; p++) sum = vf_fmadd(vf_set1(x[p]), c[place[steps][p]], sum);
         vf_store(table + j, sum);
     }
     return j;

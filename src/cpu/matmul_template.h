@@ -53,8 +53,8 @@ QEM_INLINE void dot_tile(const tile *t, const float *const w[DOT_ROWS], const in
         for (int r = 0; r < DOT_ROWS; r++) {
             const lanes16 weights = lanes16_load_first(w[r] + j, t->n - j);
             for (int b = 0; b < batch; b++)
-                acc[r][b] = lanes16_fmadd_first(weights, lanes16_load_first(t->x + (size_t)b * t->ldx + j, t->n - j), acc[r][b],
-                                                t->n - j);
+                acc[r][b] = lanes16_fmadd_first(weights, lanes16_load_first(t->x + (size_t)b * t->ldx + j, t->n - j),
+                                                acc[r][b], t->n - j);
         }
     store_totals(t, acc, batch);
 }
@@ -173,8 +173,8 @@ QEM_INLINE void coded_tile(const tile *t, const decoder *d, const uint8_t *const
             decode_rest(d->w, codes[r], j, t->n - j, rest);
             const lanes16 weights = lanes16_load_first(rest, t->n - j);
             for (int b = 0; b < batch; b++)
-                acc[r][b] = lanes16_fmadd_first(weights, lanes16_load_first(t->x + (size_t)b * t->ldx + j, t->n - j), acc[r][b],
-                                                t->n - j);
+                acc[r][b] = lanes16_fmadd_first(weights, lanes16_load_first(t->x + (size_t)b * t->ldx + j, t->n - j),
+                                                acc[r][b], t->n - j);
         }
     store_totals(t, acc, batch);
 }

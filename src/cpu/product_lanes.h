@@ -1,4 +1,4 @@
-/* The QEM_SUM_LANES lanes of a sum (products.h) in the vectors of one instruction set; included by the templates of products. */
+/* The QEM_SUM_LANES lanes of a sum (products.h) in the vectors of one instruction set; for the templates of products. */
 #ifndef QEM_CPU_PRODUCT_LANES_H
 #define QEM_CPU_PRODUCT_LANES_H
 

@@ -160,6 +160,20 @@ TEST(MatmulCodes, LargeBatchesAreTheirParts)
     }
 }
 
+// Enough rows and work for several pieces in several threads, by each way through the library.
+TEST(MatmulCodes, SeveralThreads)
+{
+    const Matrix m = gaussian(1300, 212, 9);
+    for (qem_method method : { QEM_METHOD_LLOYDMAX, QEM_METHOD_VQ, QEM_METHOD_PQ, QEM_METHOD_QET })
+        for (uint64_t k : { 16, 150 }) {
+            qem_recipe recipe = recipe_k(method, k);
+            recipe.iterations = 1;
+            const Artifact artifact = quantize(context(), m.view(), recipe);
+            SCOPED_TRACE(std::string(qem_method_name(method)) + ", k " + std::to_string(k));
+            ASSERT_NO_FATAL_FAILURE(expect_all(artifact, m.cols, { 1, 2, 5, 18 }));
+        }
+}
+
 // ---- types ----
 
 std::vector<uint16_t> narrow(const std::vector<float> &x, qem_dtype dtype)
