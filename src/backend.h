@@ -91,9 +91,10 @@ typedef struct qem_decode_stage {
     const uint8_t *codes;
     uint64_t codes_bytes;
     const float *codebook;
+    const uint16_t *codebook_half; /* the same codebook as f16 if it is stored so, or NULL */
     const uint8_t *swap_map;
     uint64_t swap_map_bytes;
-    const uint16_t *codebook_half; /* the same codebook as f16 if it is stored so, or NULL */
+    float scale, mean; /* QEM_CODEBOOK_UNIFORM: codebook[j] = fmaf(j, scale, mean) */
 } qem_decode_stage;
 
 typedef struct qem_decode_args {
@@ -106,6 +107,20 @@ typedef struct qem_decode_args {
     uint64_t row_stride;           /* elements */
     int *overflow;                 /* host out: 1 if a finite value became infinite */
 } qem_decode_args;
+
+/* y[b][i] = sum over j of x[b][j] * W[i][j], W the decoded artifact; qem_matmul says how the sums are made. */
+typedef struct qem_matmul_args {
+    uint64_t rows, cols; /* of the artifact */
+    uint32_t stage_count;
+    const qem_decode_stage *stages; /* host array */
+    uint64_t batch;
+    qem_dtype x_dtype, y_dtype; /* F32, F16, BF16 */
+    const void *x;              /* device */
+    void *y;                    /* device */
+    uint64_t x_stride, y_stride; /* elements */
+    void *workspace;            /* device, aligned to 64, of matmul_workspace bytes */
+    int *overflow;              /* host out: 1 if a finite value became infinite as it was stored */
+} qem_matmul_args;
 
 /*
  * Sums for the metrics, bit equal for every thread count and instruction set: element i of the matrix adds, in index order,
@@ -178,6 +193,10 @@ typedef struct qem_backend {
 
     /* fused: unpack, look up, inverse swaps, add stages, convert, store */
     qem_status (*decode)(qem_context *, const qem_decode_args *args);
+
+    /* products on codes; the workspace's bytes depend on the stages, the shape, batch, x_dtype and the context's threads */
+    uint64_t (*matmul_workspace)(const qem_context *, const qem_matmul_args *args);
+    void (*matmul)(qem_context *, const qem_matmul_args *args);
 
     /* metrics */
     qem_status (*error_sums)(qem_context *, const float *x, const float *y, uint64_t count, qem_error_sums *sums);

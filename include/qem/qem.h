@@ -440,6 +440,46 @@ QEM_API qem_status qem_evaluate(qem_context *context, const qem_view *original, 
 QEM_API qem_status qem_evaluate_matrix(qem_context *context, const qem_view *original, const qem_view *decoded,
                                        qem_metrics *metrics);
 
+/* ------------------------------------------------------------------------------------------------- products ----- */
+
+/*
+ * Bytes of scratch that qem_matmul wants for that artifact, batch and context, whatever the types of x and y: at most 256 rows
+ * of x as f32, some hundred KiB up to some MiB for each thread (with rows that have to be decoded whole, also some rows), and
+ * for codebooks of each group and a batch of 1 or 2 the tables, about k*ceil(cols/dim) floats a row of x. 0 on NULL
+ * arguments, batch 0 or a batch beyond 2^32 - 1.
+ */
+QEM_API uint64_t qem_matmul_workspace_size(const qem_context *context, const qem_artifact *artifact, uint64_t batch);
+
+/*
+ * y = x * W^T, W the decoded artifact: y[b][i] = sum over j of x[b][j] * W[i][j], without ever holding W as floats.
+ *
+ * x: batch rows of artifact.cols elements, y: batch rows of artifact.rows elements, each F32, F16 or BF16 on its own; sums are
+ * in f32. x_stride and y_stride are distances of two rows in elements (0 = contiguous; otherwise at least the row's width;
+ * gaps are neither read nor written). Pointers need the alignment of their element only. batch 0 .. 2^32 - 1, at most 2^56
+ * elements from the first to the last; batch 0 writes nothing. y must overlap neither x nor the workspace.
+ *
+ * workspace: any alignment, qem_matmul_workspace_size bytes or more; its content does not matter, and it may be used for the
+ * next call at once. NULL with workspace_bytes 0: allocated by the context's allocator and released before the call returns.
+ * With a workspace the call allocates nothing.
+ *
+ * x may hold NaN and infinities; they go through as IEEE 754 arithmetic has it (0 * infinity is NaN), and every NaN of y is
+ * the same positive quiet one. Subnormal numbers are kept. y is rounded to nearest even from the f32 sum; where a finite sum
+ * is beyond f16 or bf16, y holds an infinity and the call returns RANGE after all of y was written.
+ *
+ * The result is the same to the bit for every number of threads and every instruction set. Columns are summed in 16 lanes and
+ * blocks of 1024: |error| <= about n * 2^-24 * sum |x[b][j] * W[i][j]| with n = 69 + cols/1024, which grows with the lane, not
+ * the row. With a codebook for each group the terms may be sub-vectors, n = dim + 12 + cols/(32*dim); shape and batch decide
+ * that. Apart from this choice a row of y depends on its row of x alone, not on the batch around it. No BLAS is used: one could
+ * promise neither these bits nor the context's number of threads.
+ *
+ * Blocks; work is spread over the threads of the context, but below 2^18 multiplications only the caller's thread works.
+ * The artifact is only read and may be in use by other contexts.
+ * Errors: ARGUMENT (a NULL pointer, a type, stride, alignment, batch or workspace as above), MEMORY, RANGE.
+ */
+QEM_API qem_status qem_matmul(qem_context *context, const qem_artifact *artifact, uint64_t batch, qem_dtype x_dtype,
+                              const void *x, uint64_t x_stride, qem_dtype y_dtype, void *y, uint64_t y_stride,
+                              void *workspace, uint64_t workspace_bytes);
+
 /* ---------------------------------------------------------------------------------------------------- files ----- */
 
 typedef enum qem_file_kind {

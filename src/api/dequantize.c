@@ -6,18 +6,36 @@
 
 #define MEASURE_ELEMENTS ((uint64_t)1 << 20) /* decoded at once for the metrics, so no whole copy is needed */
 
+void qem_decode_stages(const qem_artifact *artifact, qem_decode_stage *stages)
+{
+    for (uint32_t i = 0; i < artifact->stage_count; i++) {
+        const qem_stage *s = &artifact->stages[i];
+        stages[i] = (qem_decode_stage){
+            .kind = s->kind,
+            .dim = s->dim,
+            .code_bits = s->code_bits,
+            .levels = s->levels,
+            .groups = s->groups,
+            .k = s->k,
+            .codes = s->codes,
+            .codes_bytes = s->codes_bytes,
+            .codebook = s->codebook,
+            .codebook_half = s->codebook_dtype == QEM_DTYPE_F16 ? s->codebook_stored : NULL,
+            .swap_map = s->swap_map,
+            .swap_map_bytes = s->swap_map_bytes,
+            .scale = s->scale,
+            .mean = s->mean,
+        };
+    }
+}
+
 qem_status qem_decode_rows(qem_context *context, const qem_artifact *artifact, uint64_t row_begin, uint64_t row_end,
                            qem_dtype dtype, void *out, uint64_t row_stride, int *overflow)
 {
     void *memory;
     QEM_TRY(qem_allocate(context, artifact->stage_count, sizeof(qem_decode_stage), &memory));
     qem_decode_stage *stages = memory;
-    for (uint32_t i = 0; i < artifact->stage_count; i++) {
-        const qem_stage *s = &artifact->stages[i];
-        stages[i] = (qem_decode_stage){ s->kind,  s->dim,         s->code_bits, s->levels,   s->groups,        s->k,
-                                        s->codes, s->codes_bytes, s->codebook,  s->swap_map, s->swap_map_bytes,
-                                        s->codebook_dtype == QEM_DTYPE_F16 ? s->codebook_stored : NULL };
-    }
+    qem_decode_stages(artifact, stages);
     const qem_decode_args args = { artifact->rows, artifact->cols, row_begin, row_end, artifact->stage_count, stages,
                                    dtype, out, row_stride, overflow };
     const qem_status status = context->backend->decode(context, &args);

@@ -10,6 +10,8 @@ typedef enum qem_codebook_kind {
     QEM_CODEBOOK_UNIFORM = 2    /* dim 1, level j = fmaf(j, scale, mean): not stored, only scale and mean are */
 } qem_codebook_kind;
 
+#define QEM_MOST_STAGES 8 /* what qem_artifact_part has names for */
+
 /* One stage: codes, their codebook, and optional swap maps. All memory is host memory owned by the artifact. */
 typedef struct qem_stage {
     qem_codebook_kind kind;

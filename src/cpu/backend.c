@@ -47,6 +47,8 @@ const qem_backend qem_cpu_backend = {
     .swap_inverse = qem_cpu_swap_inverse,
     .pack = qem_cpu_pack,
     .decode = qem_cpu_decode,
+    .matmul_workspace = qem_cpu_matmul_workspace,
+    .matmul = qem_cpu_matmul,
     .error_sums = qem_cpu_error_sums,
     .sum = qem_cpu_sum,
 };

@@ -37,6 +37,9 @@ qem_status qem_cpu_swap_inverse(qem_context *, const float *ordered, const uint8
 qem_status qem_cpu_pack(qem_context *, const uint32_t *labels, uint64_t count, uint32_t bits, uint8_t *stream);
 qem_status qem_cpu_decode(qem_context *, const qem_decode_args *args);
 
+uint64_t qem_cpu_matmul_workspace(const qem_context *, const qem_matmul_args *args);
+void qem_cpu_matmul(qem_context *, const qem_matmul_args *args);
+
 qem_status qem_cpu_error_sums(qem_context *, const float *x, const float *y, uint64_t count, qem_error_sums *sums);
 qem_status qem_cpu_sum(qem_context *, const float *x, uint64_t count, double center, double *sum, double *squared);
 

@@ -16,6 +16,7 @@
 
 #include "../core/context.h"
 #include "code_tile.h"
+#include "products.h"
 #include "tiles.h"
 
 #define QEM_POINT_PAD 64
@@ -122,6 +123,8 @@ typedef struct qem_cpu_kernels {
     uint64_t (*nearest_tiles)(const qem_centroid_tree *tree, const qem_tiles *tiles, const float *x, size_t ld, uint32_t dim,
                               const float *c, size_t ldc, const uint32_t *previous, uint32_t *labels, size_t first, size_t last,
                               size_t step, uint32_t *candidates);
+
+    qem_product_kernels product;
 } qem_cpu_kernels;
 
 /* Each file fills in what it does better; scalar first, then upward. */

@@ -33,4 +33,5 @@ void qem_kernels_avx512(qem_cpu_kernels *kernels)
     kernels->seed_tiles = qem_seed_tiles_avx512;
     kernels->near_tiles = qem_near_tiles_avx512;
     kernels->nearest_tiles = qem_nearest_tiles_avx512;
+    qem_product_kernels_avx512(&kernels->product);
 }

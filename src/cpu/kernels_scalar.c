@@ -304,4 +304,5 @@ void qem_kernels_scalar(qem_cpu_kernels *kernels)
         .sum_chunk = sum_chunk,
         .lanes = 0, /* no pruning: the definition is brute force */
     };
+    qem_product_kernels_scalar(&kernels->product);
 }

@@ -216,6 +216,22 @@ QEM_INLINE vi vf_pair_to_f16(vf a, vf b)
     return _mm256_inserti128_si256(low, _mm256_cvtps_ph(b, _MM_FROUND_TO_NEAREST_INT), 1);
 }
 QEM_INLINE vi vi_pair_to_u16(vi a, vi b) { return _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xd8); }
+QEM_INLINE vf vi_to_float(vi a) { return _mm256_cvtepi32_ps(a); }
+QEM_INLINE vm vm_first(size_t n) { return vi_gt(vi_set1((uint32_t)n), vi_iota()); }
+QEM_INLINE vf vf_load_where(vm m, const float *p) { return _mm256_maskload_ps(p, _mm256_castps_si256(m)); }
+QEM_INLINE vi vi_spread(const uint8_t *p, size_t step)
+{
+    uint32_t word;
+    (void)step;
+    memcpy(&word, p, sizeof word);
+    return vi_set1(word);
+}
+/* a[0] lanes 0 .. 7, a[1] lanes 8 .. 15 */
+QEM_INLINE __m128 vf_fold(const vf *a)
+{
+    const vf half = _mm256_add_ps(a[0], a[1]);
+    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
 
 typedef struct vd8 {
     __m256d low, high;

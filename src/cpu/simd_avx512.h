@@ -196,6 +196,26 @@ QEM_INLINE vi vi_pair_to_u16(vi a, vi b)
     return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(a)), _mm512_cvtepi32_epi16(b), 1);
 }
 
+QEM_INLINE vf vi_to_float(vi a) { return _mm512_cvtepi32_ps(a); }
+QEM_INLINE vm vm_first(size_t n) { return (vm)((1u << n) - 1u); } /* n <= LANES */
+QEM_INLINE vf vf_load_where(vm m, const float *p) { return _mm512_maskz_loadu_ps(m, p); } /* the others are 0, not read */
+
+/* Each run of 8 lanes holds one 32-bit word: run i that of the bytes from p + i * step on. */
+QEM_INLINE vi vi_spread(const uint8_t *p, size_t step)
+{
+    uint32_t first, second;
+    memcpy(&first, p, sizeof first);
+    memcpy(&second, p + step, sizeof second);
+    return _mm512_mask_set1_epi32(vi_set1(first), 0xff00, (int)second);
+}
+
+/* 16 lanes become 4: lane l + lane l+8, then l + l+4. */
+QEM_INLINE __m128 vf_fold(const vf *a)
+{
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(*a), _mm512_extractf32x8_ps(*a, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+
 /* Eight doubles: the lanes of the error sums (backend.h). */
 typedef __m512d vd8;
 QEM_INLINE vd8 vd8_from_floats(const float *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }

@@ -9,7 +9,7 @@
 
 #include "io/io.h"
 
-#define MAX_STAGES 8 /* what qem_artifact_part has names for */
+#define MAX_STAGES QEM_MOST_STAGES
 #define MAX_K ((uint64_t)1 << 24)
 
 typedef struct loader {

@@ -1,0 +1,52 @@
+// Products with an artifact of several stages, which no method makes yet and files may hold.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "support/context.h"
+#include "support/matrices.h"
+
+extern "C" {
+#include "core/artifact.h"
+}
+
+using namespace qem_test;
+
+namespace {
+
+TEST(ProductStages, StagesAreAdded)
+{
+    const uint64_t rows = 37, batch = 5;
+    for (uint64_t cols : { 13, 64, 1100 })
+        for (uint32_t levels : { 0, 3 }) {
+            const Context context(with_threads(2));
+            const Matrix m = gaussian(rows, cols, 1), x = gaussian(batch, cols, 2);
+            qem_recipe second = recipe_k(QEM_METHOD_PQ, 8);
+            second.levels = levels;
+            const Artifact a = quantize(context, m.view(), recipe_k(QEM_METHOD_LLOYDMAX, 16));
+            const Artifact b = quantize(context, m.view(), second);
+            qem_stage stages[2] = { a->stages[0], b->stages[0] };
+            qem_artifact both = *a;
+            both.stages = stages;
+            both.stage_count = 2;
+            std::vector<float> decoded(rows * cols), y(batch * rows), scalar_y(batch * rows);
+            context.must(qem_dequantize(context, &both, 0, rows, QEM_DTYPE_F32, decoded.data(), 0));
+            context.must(qem_matmul(context, &both, batch, QEM_DTYPE_F32, x.x.data(), 0, QEM_DTYPE_F32, y.data(), 0, nullptr, 0));
+            for (uint64_t r = 0; r < batch; r++)
+                for (uint64_t i = 0; i < rows; i++) {
+                    double sum = 0.0, size = 0.0;
+                    for (uint64_t j = 0; j < cols; j++) {
+                        const double term = static_cast<double>(x.at(r, j)) * decoded[i * cols + j];
+                        sum += term;
+                        size += std::fabs(term);
+                    }
+                    ASSERT_NEAR(y[r * rows + i], sum, (70.0 + cols / 1024.0) * 0x1p-24 * size);
+                }
+            const Context scalar(with_threads(1, QEM_ISA_SCALAR));
+            scalar.must(qem_matmul(scalar, &both, batch, QEM_DTYPE_F32, x.x.data(), 0, QEM_DTYPE_F32, scalar_y.data(), 0,
+                                   nullptr, 0));
+            ASSERT_EQ(y, scalar_y);
+        }
+}
+
+} // namespace
