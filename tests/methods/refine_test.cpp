@@ -146,8 +146,8 @@ TEST(Refine, OneIntervalIsPlainLloyd)
 TEST(Refine, SameBytesOnAnyInstructionSetAndThreads)
 {
     for (uint64_t cols : { 40, 43 })
-        for (uint64_t k : { 100, 2600 }) { // the second: sums in one table that the threads share
-            const Matrix m = heavy_tails(700, cols, 2);
+        for (uint64_t k : { 100, 900 }) { // the second: sums in one table that the threads share
+            const Matrix m = heavy_tails(300, cols, 2);
             qem_recipe recipe = refined(k, 3, 2);
             if (k == 100) recipe.codebook = QEM_DTYPE_F16;
             const Context one(with_threads(1, QEM_ISA_SCALAR));
@@ -165,8 +165,8 @@ TEST(Refine, SameBytesOnAnyInstructionSetAndThreads)
 // Enough sub-vectors for several chunks and for the pruned search.
 TEST(Refine, LargeMatrixIsCutIntoChunks)
 {
-    const Matrix m = gaussian(1500, 130, 4);
-    const qem_recipe recipe = refined(3000, 2);
+    const Matrix m = gaussian(600, 65, 4);
+    const qem_recipe recipe = refined(700, 2, 2, 2);
     const Context fast(with_threads(2)), slow(with_threads(1, QEM_ISA_SCALAR));
     EXPECT_EQ(parts_of(quantize(fast, m.view(), recipe)), parts_of(quantize(slow, m.view(), recipe)));
 }
