@@ -349,7 +349,8 @@ typedef struct qem_metrics {
  * by the caller, who ends it with qem_artifact_destroy; it holds no reference to the view or the context. Its metrics are
  * computed against `view` on the way. Memory beyond input and artifact, in copies of the input as f32: the points of one
  * group or cell and 3/dim for codes and cells; vq about 1 + 5/dim; one more for swap levels, one for inputs that are not
- * contiguous f32.
+ * contiguous f32; refining passes about three more codebooks, and sums of k * (dim + 1) words of 8 bytes for each thread as
+ * long as those of all threads are no larger than the input, else once.
  * Errors: as qem_make_plan, and RANGE (a centroid overflows f16, in whichever restart), CANCELLED; *artifact is then NULL.
  * Source: spec section 3 and 4; HyperChr paper section 3, QET paper section 3.
  */

@@ -8,7 +8,7 @@
 #include "tree.h"
 
 #define LEAST_POINTS 256
-#define LEAST_CENTROIDS 32
+#define LEAST_CENTROIDS 64  /* fewer: ordering the points takes longer than it saves */
 #define SAMPLE_STEP 61      /* one tile of so many is tried before the choice */
 #define PIECE 256           /* tiles a thread takes at once */
 
