@@ -265,7 +265,7 @@ typedef struct qem_recipe {
     qem_accounting accounting;
     qem_assignment assign;    /* hyperchr: default QEM_ASSIGN_CELL */
     uint32_t refine;          /* hyperchr: exact Lloyd passes over all cells together, after which the assignment is global
-                                 whatever `assign` says; default 0 */
+                                 whatever `assign` says (with one interval: so many iterations more); default 0 */
     uint32_t reserved32;
     uint64_t reserved[23];    /* room for standardization, outliers, rotation, residual stages, mixed rates, importance */
 } qem_recipe;
@@ -359,7 +359,7 @@ QEM_API qem_status qem_quantize(qem_context *context, const qem_view *view, cons
 
 /*
  * Encodes new rows against the codebooks of `base` as they were fitted (grids, cells and codebooks unchanged; a sub-vector
- * that falls into a cell which was empty may take any centroid). view->cols must equal the base's columns; any number of
+ * that falls into a cell which was empty may take any centroid, and so may all if base's assignment is global). view->cols must equal the base's columns; any number of
  * rows. The result is an artifact of its own (it holds a copy of the codebooks). Errors: ARGUMENT, DATA, MEMORY.
  */
 QEM_API qem_status qem_encode(qem_context *context, const qem_artifact *base, const qem_view *view, const char *name,

@@ -1,6 +1,6 @@
 /*
- * Labels of sub-vectors against fixed codebooks: those of new rows. The codebooks of all problems are made ready first, then
- * the points go through in chunks. Column groups that share cache lines of the matrix and of the labels are searched together.
+ * Labels of sub-vectors against fixed codebooks: those of new rows. The codebooks of many problems are made ready first, then
+ * their points go through in chunks. Column groups that share cache lines of the matrix and of the labels are searched together.
  */
 #include <string.h>
 
@@ -12,6 +12,7 @@
 #define BRUTE_CHUNK 2048
 #define BRUTE_FLOATS 32768 /* of a brute-force chunk, for large dim */
 #define LINE_FLOATS 32     /* two cache lines: as many groups go together as lie in them */
+#define MOST_CELLS 65536   /* problems that are made ready at once: small codebooks, padded, become many times as large */
 
 typedef struct assign_job {
     qem_context *context;
@@ -216,8 +217,8 @@ static void assign_tiles(void *argument, uint64_t begin, uint64_t end, uint32_t 
 
 static qem_status run(assign_job *job)
 {
-    const uint32_t threads = job->context->threads;
-    const uint64_t problems = job->args->problem_count;
+    const uint64_t problems = job->args->problem_count, tasks = count_tasks(job), most = tasks > problems ? tasks : problems;
+    const uint32_t threads = most < job->context->threads ? (uint32_t)most : job->context->threads; /* of the scratch, too */
     qem_arena sizes = { NULL, 0 };
     qem_chunk chunk;
     void *memory;
@@ -232,7 +233,6 @@ static qem_status run(assign_job *job)
     QEM_TRY(qem_allocate(job->context, threads, job->scratch_bytes, &memory));
     job->scratch = memory;
     qem_parallel_for(threads, problems, 1, prepare_codebooks, job);
-    const uint64_t tasks = count_tasks(job);
     if (job->together)
         qem_parallel_for(threads, tasks, 4, assign_tiles, job);
     else
@@ -241,12 +241,11 @@ static qem_status run(assign_job *job)
     return QEM_OK;
 }
 
-qem_status qem_cpu_assign(qem_context *context, const qem_kmeans_args *args)
+static qem_status assign_problems(qem_context *context, const qem_kmeans_args *args)
 {
     assign_job job = { .context = context, .args = args };
     const uint64_t problems = args->problem_count;
     void *table, *memory;
-    if (problems == 0) return QEM_OK;
     QEM_TRY(qem_allocate_zero(context, problems + 1, sizeof(qem_search_codebook) + 2 * sizeof(uint64_t), &table));
     job.codebooks = table;
     job.owner = (uint64_t *)(job.codebooks + problems);
@@ -263,4 +262,16 @@ qem_status qem_cpu_assign(qem_context *context, const qem_kmeans_args *args)
     }
     qem_release(context, table);
     return status;
+}
+
+qem_status qem_cpu_assign(qem_context *context, const qem_kmeans_args *args)
+{
+    const uint64_t at_once = are_groups(args) ? args->problem_count : MOST_CELLS;
+    for (uint64_t first = 0; first < args->problem_count; first += at_once) {
+        qem_kmeans_args part = *args;
+        part.problems += first;
+        part.problem_count = args->problem_count - first < at_once ? args->problem_count - first : at_once;
+        QEM_TRY(assign_problems(context, &part));
+    }
+    return QEM_OK;
 }

@@ -92,7 +92,8 @@ void qem_chunk_layout(qem_chunk *chunk, const qem_search_codebook *largest, size
     chunk->previous = qem_take(arena, capacity, sizeof(uint32_t));
     chunk->order = qem_take(arena, capacity, sizeof(uint32_t));
     chunk->scratch = qem_take(arena, qem_kd_scratch_words(capacity), sizeof(uint32_t));
-    qem_boxes_layout(&chunk->tiles.box, capacity, largest->width, chunk->lanes, arena);
+    const uint32_t dim = largest->width < QEM_MOST_PRUNED_DIM ? largest->width : QEM_MOST_PRUNED_DIM; /* wider: brute force */
+    qem_boxes_layout(&chunk->tiles.box, capacity, dim, chunk->lanes, arena);
     chunk->tiles.square = qem_take(arena, chunk->tiles.box.ld, sizeof(float));
     chunk->candidates = qem_take(arena, qem_candidate_words(&largest->tree, chunk->lanes), sizeof(uint32_t));
 }
@@ -140,6 +141,7 @@ void qem_chunk_gather(qem_chunk *chunk, const qem_search_codebook *codebook, con
         const size_t n = chunk->count[part], padded = qem_round_up(n, QEM_POINT_PAD);
         const uint32_t dim = part ? codebook->tail_dim : codebook->width;
         chunk->padded[part] = padded;
+        if (n == 0) continue; /* there may be no room for tail points */
         read_points(codebook->kernels, points, chunk->ids[part], n, dim, chunk->x[part], padded);
         (void)scale(codebook, chunk->x[part], padded, n, dim);
     }

@@ -8,13 +8,15 @@
 #include "tree.h"
 
 #define LEAST_POINTS 256
-#define LEAST_CENTROIDS 64  /* fewer: ordering the points takes longer than it saves */
+#define LEAST_CENTROIDS 64    /* fewer: ordering the points takes longer than it saves */
+#define MOST_POINTS INT32_MAX /* the k-d order gathers by signed indices */
 #define SAMPLE_STEP 61      /* one tile of so many is tried before the choice */
 #define PIECE 256           /* tiles a thread takes at once */
 
 int qem_prune_wanted(const qem_cpu_kernels *kernels, uint32_t dim, uint64_t count, uint64_t k)
 {
-    return kernels->lanes && dim <= QEM_MOST_PRUNED_DIM && count >= LEAST_POINTS && k >= LEAST_CENTROIDS;
+    if (count < LEAST_POINTS || count > MOST_POINTS || k < LEAST_CENTROIDS) return 0;
+    return kernels->lanes && dim <= QEM_MOST_PRUNED_DIM;
 }
 
 void qem_prune_points(qem_work *work, uint32_t *scratch)

@@ -15,6 +15,7 @@
 #define POSITIONS 8 /* positions counted in one pass over the matrix: their tables fit in the second-level cache */
 #define SLOTS 16    /* bins refined in one pass */
 #define PIECE 65536 /* elements a thread takes at once */
+#define PIECES_A_THREAD 16 /* fewer are no work for the tables, megabytes, that a thread has to itself */
 #define MOST_SORTED 32768 /* elements of a position */
 
 typedef struct quantile_job {
@@ -194,7 +195,8 @@ qem_status qem_cpu_quantiles(qem_context *context, qem_subvectors points, uint32
     job.stretch_groups = points.cols > PIECE ? (PIECE + points.dim - 1) / points.dim : points.groups;
     job.stretches = (points.groups + job.stretch_groups - 1) / job.stretch_groups;
     const uint64_t pieces = (points.rows * job.stretches + grain - 1) / grain;
-    if (pieces < job.threads) job.threads = (uint32_t)pieces;
+    if (pieces / PIECES_A_THREAD < job.threads) job.threads = (uint32_t)(pieces / PIECES_A_THREAD);
+    if (job.threads == 0) job.threads = 1;
     const uint64_t coarse_size = (uint64_t)job.threads * most * BINS;
     void *memory;
     QEM_TRY(qem_allocate(context, coarse_size + (uint64_t)job.threads * SLOTS * BINS + BINS, sizeof(uint32_t), &memory));

@@ -152,6 +152,7 @@ static qem_status order_ids(qem_refine *refine)
     const uint64_t count = list_blocks(refine->args, NULL);
     order_job job = { .refine = refine };
     void *blocks, *scratch;
+    const uint32_t threads = count < context->threads ? (uint32_t)count : context->threads;
     uint64_t longest = 0;
     QEM_TRY(qem_allocate(context, count + 1, sizeof(uint64_t), &blocks));
     job.blocks = blocks;
@@ -162,10 +163,10 @@ static qem_status order_ids(qem_refine *refine)
     }
     job.scratch_bytes = qem_round_up((qem_round_up(longest, QEM_POINT_PAD) * (refine->args->points.dim + 2) +
                                       qem_kd_scratch_words(longest)) * sizeof(uint32_t), 64);
-    const qem_status status = qem_allocate(context, context->threads, job.scratch_bytes, &scratch);
+    const qem_status status = qem_allocate(context, threads, job.scratch_bytes, &scratch);
     if (status == QEM_OK) {
         job.scratch = scratch;
-        qem_parallel_for(context->threads, count, 1, order_blocks, &job);
+        qem_parallel_for(threads, count, 1, order_blocks, &job);
         qem_release(context, scratch);
     }
     qem_release(context, blocks);
@@ -395,7 +396,9 @@ static qem_status run(qem_refine *refine)
     qem_refine_layout_chunk(refine, &chunk, &sizes);
     refine->scratch_bytes = qem_round_up(sizes.used, 64);
     QEM_TRY(qem_allocate(context, qem_codebook_scratch_words(&refine->codebook) + 1, sizeof(uint32_t), &tree_scratch));
-    qem_status status = qem_allocate(context, context->threads, refine->scratch_bytes, &scratch);
+    const uint64_t chunks = (refine->all.count + CHUNK - 1) / CHUNK; /* no more threads than these will be at work */
+    const uint64_t workers = chunks < context->threads ? chunks : context->threads;
+    qem_status status = qem_allocate(context, workers, refine->scratch_bytes, &scratch);
     if (status == QEM_OK) {
         refine->scratch = scratch;
         status = passes(refine, tree_scratch);

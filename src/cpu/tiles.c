@@ -4,8 +4,8 @@
 
 void qem_boxes_layout(qem_boxes *box, uint64_t count, uint32_t dim, uint32_t lanes, qem_arena *arena)
 {
-    box->ld = qem_round_up((count + lanes - 1) / lanes, (uint64_t)lanes * lanes);
-    box->super_ld = qem_round_up(box->ld / lanes, lanes);
+    box->ld = qem_round_up((count + lanes - 1) / lanes, lanes);
+    box->super_ld = qem_round_up(box->ld / lanes, lanes); /* those in the padding have no boxes, and are never within reach */
     box->low = qem_take(arena, (uint64_t)box->ld * dim, sizeof(float));
     box->high = qem_take(arena, (uint64_t)box->ld * dim, sizeof(float));
     box->super_low = qem_take(arena, (uint64_t)box->super_ld * dim, sizeof(float));

@@ -16,7 +16,7 @@
 
 /* Boxes of runs of `lanes` items, and of runs of `lanes` boxes. Padding boxes are empty (low = +inf, high = -inf). */
 typedef struct qem_boxes {
-    size_t ld, super_ld;          /* strides: boxes padded to lanes * lanes, super-boxes to lanes */
+    size_t ld, super_ld;          /* strides: boxes, super-boxes, each padded to lanes */
     float *low, *high;            /* [dim][ld] */
     float *super_low, *super_high; /* [dim][super_ld] */
 } qem_boxes;
@@ -29,7 +29,7 @@ typedef struct qem_tiles {
 
 typedef struct qem_centroid_tree {
     qem_boxes box;
-    size_t ld;                    /* places, padded to lanes */
+    size_t ld;                    /* places: lanes for each box */
     float *c;                     /* [dim][ld] in k-d order; +inf in the padding */
     float *h;                     /* [ld] */
     uint32_t *index;              /* [ld] number of the centroid at a place */

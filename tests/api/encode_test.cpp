@@ -1,6 +1,8 @@
 // New rows against the codebooks of an artifact.
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "support/reference.h"
 
 using namespace qem_test;
@@ -122,6 +124,56 @@ TEST(Encode, RowsInAnEmptyCellMayTakeAnyCentroid)
         double least = INFINITY;
         for (uint64_t c = 0; c < u.k; c++) least = std::min(least, distance(&more.x[i * 4], u.entry(0, c), 4));
         EXPECT_LE(distance(&more.x[i * 4], u.entry(0, u.code(i, 0)), 4), least * 1.00001) << "row " << i;
+    }
+}
+
+// More cells than codebooks are made ready at once: a row's codes do not depend on the rows beside it.
+TEST(Encode, RowsOfVeryManyCells)
+{
+    const uint32_t intervals = 100;
+    const uint64_t groups = 10, rows = 9000, width = groups * 3;
+    const Matrix m = gaussian(4, width, 4), more = gaussian(rows, width, 5);
+    qem_recipe recipe = recipe_k(QEM_METHOD_HYPERCHR, 40);
+    recipe.dim = 3;
+    recipe.intervals = intervals;
+    recipe.iterations = 1;
+    const uint64_t inner = intervals - 1;
+    std::vector<float> cuts(3 * inner);
+    const qem_view view = m.view();
+    context().must(qem_quantiles(context(), &view, 3, intervals, cuts.data()));
+    std::set<uint64_t> cells;
+    for (uint64_t i = 0; i < more.x.size(); i += 3) {
+        uint64_t id = 0;
+        for (uint64_t p = 0; p < 3; p++) {
+            const float *first = &cuts[p * inner];
+            id = id * intervals + static_cast<uint64_t>(std::upper_bound(first, first + inner, more.x[i + p]) - first);
+        }
+        cells.insert(id);
+    }
+    ASSERT_GT(cells.size(), 65536u);
+    const Artifact base = quantize(context(), m.view(), recipe);
+    const Unpacked whole = unpack(encode(context(), base, more.view()));
+    for (uint64_t first = 0; first < rows; first += 4500) {
+        Matrix part(4500, width);
+        std::copy_n(&more.x[first * width], part.x.size(), part.x.begin());
+        const Unpacked u = unpack(encode(context(), base, part.view()));
+        ASSERT_TRUE(std::equal(u.codes.begin(), u.codes.end(), whole.codes.begin() + static_cast<ptrdiff_t>(first * groups)));
+    }
+}
+
+// Codebooks whose tail group alone, being narrower, is searched in tiles.
+TEST(Encode, PrunedTailGroupBesideWiderGroups)
+{
+    for (uint32_t dim : { 4, 12 }) {
+        const Matrix m = gaussian(1500, dim + 2, 8), more = heavy_tails(1300, dim + 2, 9);
+        qem_recipe recipe = recipe_k(QEM_METHOD_PQ, 600);
+        recipe.dim = dim;
+        recipe.iterations = 1;
+        const Artifact base = quantize(context(), m.view(), recipe);
+        const Context slow(with_threads(1, QEM_ISA_SCALAR));
+        const auto expected = parts_of(encode(slow, base, more.view()));
+        for (qem_isa isa : available_isas())
+            EXPECT_EQ(parts_of(encode(Context(with_threads(2, isa)), base, more.view())), expected) << qem_isa_name(isa);
     }
 }
 

@@ -6,6 +6,10 @@
 
 #include "support/kernel_problems.h"
 
+extern "C" {
+#include "cpu/kmeans.h"
+}
+
 using namespace qem_test;
 
 namespace {
@@ -139,6 +143,15 @@ TEST_P(Prune, LabelsEqualBruteForce)
                     ASSERT_TRUE(same_bits(expected.data(), labels.data(), points.count)) << "start " << start;
                 }
             }
+}
+
+// Points are gathered by signed 32-bit indices while they are ordered.
+TEST_P(Prune, NotForMorePointsThanIndicesReach)
+{
+    EXPECT_TRUE(qem_prune_wanted(simd, 4, INT32_MAX, 256));
+    EXPECT_FALSE(qem_prune_wanted(simd, 4, uint64_t{ 1 } << 31, 256));
+    EXPECT_FALSE(qem_prune_wanted(simd, QEM_MOST_PRUNED_DIM + 1, 100000, 256));
+    EXPECT_FALSE(qem_prune_wanted(scalar, 4, 100000, 256));
 }
 
 QEM_KERNEL_TESTS(Prune);
