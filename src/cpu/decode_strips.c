@@ -1,11 +1,11 @@
 /*
  * Decoding of swaps and sums of stages where groups have codebooks of their own, by blocks of rows and strips of columns.
  *
- * Row by row, each of the lookups of a row would go to another codebook, and all of them together to megabytes. A strip is as
+ * Row by row, each lookup of a row would go to another codebook, and all of them together to megabytes. A strip is as
  * many columns of the output as have their codebooks in the second-level cache. Swaps interleave: a node of width w makes
- * columns 2j and 2j + 1 of columns j and w / 2 + j. So where every node splits evenly, a strip of W columns comes from W / 2^L
- * columns of each of the 2^L leaves, and it is as if a matrix of `strips` times the rows, W columns wide, had been swapped: its
- * map has the same bits in the same places, row i and strip s being its row i * strips + s.
+ * columns 2j and 2j + 1 of columns j and w / 2 + j. So where every node splits evenly, a strip of W columns comes from
+ * W / 2^L columns of each of the 2^L leaves, and it is as if a matrix of `strips` times the rows, W columns wide, had been
+ * swapped: its map has the same bits in the same places, row i and strip s being its row i * strips + s.
  */
 #include <stdatomic.h>
 #include <string.h>
@@ -18,9 +18,9 @@
 #define LEAST_ROWS 64 /* with fewer, codebooks would be fetched for too few lookups */
 #define OUTER_BOOK_BYTES (512 << 10)
 #define INNER_BOOK_BYTES 32768
-#define LEAST_STRIP 64     /* columns */
-#define MOST_STRIP 1024    /* a block of them stays in the second-level cache */
-#define PITCH_PADDING 16   /* floats: rows a power of two apart would share a few sets of the first-level cache */
+#define LEAST_STRIP 64   /* columns */
+#define MOST_STRIP 1024  /* a block of them stays in the second-level cache */
+#define PITCH_PADDING 16 /* floats: rows a power of two apart would share a few sets of the first-level cache */
 
 typedef struct strip_job {
     const qem_cpu_kernels *kernels;
@@ -39,9 +39,10 @@ typedef struct strip_scratch {
     uint64_t *bits;
 } strip_scratch;
 
+/* Floats in whose place the map bits of a row lie, whole lines. */
 static uint64_t bit_floats(size_t width)
 {
-    return qem_swap_row_words(width) * (sizeof(uint64_t) / sizeof(float));
+    return (qem_swap_row_words(width) * sizeof(uint64_t) + QEM_LINE - 1) / QEM_LINE * (QEM_LINE / sizeof(float));
 }
 
 static strip_scratch scratch_of(const strip_job *job, uint32_t thread)
@@ -90,6 +91,17 @@ static void decode_leaves(const strip_job *job, uint32_t index, uint64_t row, ui
         decode_leaf(job, tile, (i * job->strips + strip) * groups, groups, out + i * leaf);
 }
 
+/* The sum of a row's stages up to `index`. */
+static const float *sum_of_stages(const strip_job *job, uint32_t index, const float *row, float *sum)
+{
+    if (job->args->stage_count == 1) return row;
+    if (index == 0)
+        memcpy(sum, row, job->width * sizeof *sum);
+    else
+        job->kernels->add(row, job->width, sum);
+    return sum;
+}
+
 static int decode_block(const strip_job *job, uint64_t begin, uint64_t rows, uint64_t strip, strip_scratch *s)
 {
     const qem_decode_args *args = job->args;
@@ -102,14 +114,7 @@ static int decode_block(const strip_job *job, uint64_t begin, uint64_t rows, uin
             const uint64_t swapped = (args->row_begin + begin + r) * job->strips + strip;
             const float *row = qem_swap_restore_row(job->kernels, &job->trees[i], args->stages[i].swap_map, swapped,
                                                     s->block + r * job->pitch, s->spare, s->bits);
-            if (args->stage_count > 1) {
-                float *sum = s->sums + r * job->pitch;
-                if (i == 0)
-                    memcpy(sum, row, width * sizeof *sum);
-                else
-                    job->kernels->add(row, width, sum);
-                row = sum;
-            }
+            row = sum_of_stages(job, i, row, s->sums + r * job->pitch);
             if (i + 1 == args->stage_count)
                 overflow |= job->kernels->store_rows(row, width, 1, width, args->dtype,
                                                      out + r * args->row_stride * element, width, job->streaming);
@@ -165,7 +170,7 @@ qem_status qem_decode_strips(qem_context *context, const qem_decode_args *args, 
     job.block = job.rows < BLOCK_ROWS ? job.rows : BLOCK_ROWS;
     job.blocks = (job.rows - 1) / job.block + 1;
     job.streaming = job.rows * args->cols * qem_dtype_size(args->dtype) >= QEM_DECODE_STREAM_BYTES;
-    job.scratch_floats = ((args->stage_count > 1 ? 2 : 1) * job.block + 1) * job.pitch + (bit_floats(job.width) + 15) / 16 * 16;
+    job.scratch_floats = ((args->stage_count > 1 ? 2 : 1) * job.block + 1) * job.pitch + bit_floats(job.width);
     QEM_TRY(qem_allocate(context, args->stage_count, sizeof(qem_swap_tree), &trees));
     for (uint32_t i = 0; i < args->stage_count; i++)
         qem_swap_tree_make((qem_swap_tree *)trees + i, args->rows * strips, job.width, args->stages[i].levels);
