@@ -2,7 +2,7 @@
  * The decoder of every method, fused: the matrix passes through memory once. An artifact of one stage without swaps is
  * nothing but lookups and goes tile by tile from the codes to the output (decode_tiles.c). Swaps and sums of stages need
  * whole rows: those are unpacked and looked up, swapped back, summed, converted and stored one by one here, in memory that
- * stays in the caches.
+ * stays in the caches, unless they have many codebooks and can be cut to strips (decode_strips.c).
  */
 #include "decode.h"
 
@@ -145,5 +145,7 @@ qem_status qem_cpu_decode(qem_context *context, const qem_decode_args *args)
 {
     *args->overflow = 0;
     if (args->stage_count == 1 && args->stages[0].levels == 0) return qem_decode_tiles(context, args);
+    const uint64_t strips = qem_decode_strip_count(args);
+    if (strips > 0) return qem_decode_strips(context, args, strips);
     return decode_by_rows(context, args);
 }

@@ -22,4 +22,9 @@ const float *qem_row_tail(const qem_cpu_kernels *kernels, const qem_decode_stage
 /* Decodes an artifact of one stage without swaps. */
 qem_status qem_decode_tiles(qem_context *context, const qem_decode_args *args);
 
+/* Decodes artifacts with swaps or several stages; strips: from qem_decode_strip_count, which returns 0 where decoding by rows
+ * is the only way, or as fast. */
+uint64_t qem_decode_strip_count(const qem_decode_args *args);
+qem_status qem_decode_strips(qem_context *context, const qem_decode_args *args, uint64_t strips);
+
 #endif

@@ -16,7 +16,7 @@
 #define PIECE 65536         /* elements a thread takes at once where there are no tiles */
 #define SCRATCH_FLOATS 1024 /* decoded before they are converted: they stay in the first-level cache */
 #define BLOCK_ROWS 512      /* of a tile, before the next groups */
-#define LEAST_TILE_ROWS 128 /* with fewer rows codebooks would be fetched for too few lookups */
+#define LEAST_TILE_ROWS 32  /* with fewer rows codebooks would be fetched for too few lookups */
 #define INNER_BOOK_BYTES 32768
 #define OUTER_BOOK_BYTES (512 << 10)
 #define LEAST_INNER_BYTES 128 /* of output in a row: single lines are streamed at half the speed */
@@ -179,8 +179,9 @@ static void choose_tiles(tile_job *job, uint64_t unit)
     const uint64_t outer = groups_within(job, OUTER_BOOK_BYTES, unit), inner = groups_within(job, INNER_BOOK_BYTES, unit);
     if (outer < job->outer) job->outer = outer;
     job->inner = job->outer;
-    /* narrow tiles only where all their edges are edges of lines: ordinary stores to parts of lines cost more than they save */
-    if (job->streaming && whole_pitch && inner < job->outer && inner * entry >= LEAST_INNER_BYTES) job->inner = inner;
+    /* what is streamed has narrow tiles only where all their edges are edges of lines: ordinary stores to parts of lines cost
+     * more than they save */
+    if ((!job->streaming || whole_pitch) && inner < job->outer && inner * entry >= LEAST_INNER_BYTES) job->inner = inner;
 }
 
 static void choose_way(tile_job *job)

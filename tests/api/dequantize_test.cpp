@@ -234,7 +234,9 @@ TEST(Dequantize, LargeOutputsEqualTheReference)
         { QEM_METHOD_VQ, 2000, 1101, 500, 4, 0, QEM_DTYPE_F32 },
         { QEM_METHOD_LLOYDMAX, 1500, 1501, 16, 1, 0, QEM_DTYPE_F32 },
         { QEM_METHOD_RTN, 1500, 1501, 256, 1, 0, QEM_DTYPE_F32 },
-        { QEM_METHOD_QET, 1500, 1501, 32, 4, 2, QEM_DTYPE_F16 },
+        { QEM_METHOD_QET, 900, 1501, 32, 4, 2, QEM_DTYPE_F16 }, // leaves of several widths, by rows
+        { QEM_METHOD_QET, 700, 1536, 32, 4, 2, QEM_DTYPE_F16 }, // strips
+        { QEM_METHOD_QET, 300, 4096, 100, 4, 3, QEM_DTYPE_F32 },
     };
     for (const Large &large : all) {
         SCOPED_TRACE(std::string(qem_method_name(large.method)) + ", " + std::to_string(large.rows) + " x " +
@@ -247,6 +249,7 @@ TEST(Dequantize, LargeRangesOfRows)
 {
     for (const Large &large : { Large{ QEM_METHOD_PQ, 2601, 1039, 50, 4, 0, QEM_DTYPE_F32 },
                                 Large{ QEM_METHOD_VQ, 2601, 1036, 50, 4, 0, QEM_DTYPE_F16 },
+                                Large{ QEM_METHOD_QET, 2601, 1040, 50, 4, 1, QEM_DTYPE_F32 },
                                 Large{ QEM_METHOD_LLOYDMAX, 2601, 1039, 13, 1, 0, QEM_DTYPE_F32 } }) {
         const Artifact artifact = make(large);
         const std::vector<float> expected = decode_reference(artifact).x;

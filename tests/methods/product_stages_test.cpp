@@ -1,6 +1,7 @@
 // Products with an artifact of several stages, which no method makes yet and files may hold.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "support/context.h"
@@ -47,6 +48,35 @@ TEST(ProductStages, StagesAreAdded)
                                    nullptr, 0));
             ASSERT_EQ(y, scalar_y);
         }
+}
+
+// Decoded in strips of columns, by blocks of rows: the sum of what the stages decode to one by one.
+TEST(ProductStages, DecodedStagesAreAdded)
+{
+    const uint64_t rows = 301, cols = 1536;
+    const Context quantizer(with_threads(2));
+    const Matrix m = gaussian(rows, cols, 3);
+    for (uint32_t levels : { 0, 3 }) {
+        qem_recipe second = recipe_k(QEM_METHOD_PQ, 30), first = recipe_k(QEM_METHOD_PQ, 16);
+        second.levels = levels;
+        first.levels = 1;
+        first.dim = 2;
+        const Artifact a = quantize(quantizer, m.view(), first), b = quantize(quantizer, m.view(), second);
+        std::vector<float> sum = decode(quantizer, a);
+        const std::vector<float> other = decode(quantizer, b);
+        for (size_t i = 0; i < sum.size(); i++) sum[i] += other[i];
+        qem_stage stages[2] = { a->stages[0], b->stages[0] };
+        qem_artifact both = *a;
+        both.stages = stages;
+        both.stage_count = 2;
+        for (qem_isa isa : available_isas())
+            for (uint64_t begin : { 0, 9 }) {
+                const Context context(with_threads(2, isa));
+                std::vector<float> out((rows - begin) * cols);
+                context.must(qem_dequantize(context, &both, begin, rows, QEM_DTYPE_F32, out.data(), 0));
+                ASSERT_TRUE(std::equal(out.begin(), out.end(), sum.begin() + static_cast<long>(begin * cols)));
+            }
+    }
 }
 
 } // namespace
