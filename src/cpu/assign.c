@@ -38,7 +38,8 @@ static void layout_codebooks(assign_job *job, qem_arena *arena)
 {
     const qem_kmeans_args *args = job->args;
     const qem_subvectors *v = &args->points;
-    uint64_t whole = 0; /* the largest so far: cells that were empty at the fit all search the whole codebook, made ready once */
+    /* the largest so far: cells that were empty at the fit all search the whole codebook, which is made ready once */
+    uint64_t whole = 0;
     for (uint64_t i = 0; i < args->problem_count; i++) {
         const qem_problem *problem = &args->problems[i];
         qem_search_codebook *codebook = &job->codebooks[i];
@@ -76,7 +77,8 @@ static int are_groups(const qem_kmeans_args *args)
     if (args->problem_count != groups || groups == 1) return 0;
     for (uint64_t g = 0; g < groups; g++) {
         const qem_problem *problem = &args->problems[g];
-        if (problem->ids || problem->first != g || problem->step != groups || problem->count != args->problems[0].count) return 0;
+        if (problem->ids || problem->first != g || problem->step != groups) return 0;
+        if (problem->count != args->problems[0].count) return 0;
     }
     return 1;
 }
@@ -189,7 +191,8 @@ static void assign_tile(const assign_job *job, group_tile *tile, uint64_t row, s
     const size_t ld = job->chunk_points;
     const uint32_t width = (uint32_t)((last - first - 1) * v->dim) + args->problems[last - 1].width;
     for (size_t i = 0; i < count; i++) tile->rows[i] = (uint32_t)i;
-    job->largest.kernels->gather_points(v->x + row * v->cols + first * v->dim, tile->rows, count, (size_t)v->cols, width, tile->x, ld);
+    const float *x = v->x + row * v->cols + first * v->dim;
+    job->largest.kernels->gather_points(x, tile->rows, count, (size_t)v->cols, width, tile->x, ld);
     for (uint64_t g = first; g < last; g++)
         qem_codebook_search(&job->codebooks[job->owner[g]], tile->x + (g - first) * v->dim * ld, ld, count,
                             tile->labels + (g - first) * ld);
