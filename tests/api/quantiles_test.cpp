@@ -90,7 +90,7 @@ TEST(Quantiles, LargeMatrixOnSeveralThreads)
 TEST(Quantiles, LongRowsOnSeveralThreads)
 {
     const Context context(with_threads(3));
-    check(context, gaussian(1, 3200001, 7), 1, 17);
+    check(context, gaussian(1, 2200001, 7), 1, 17);
     check(context, gaussian(2, 70000, 8), 3, 4);
     check(context, heavy_tails(3, 65537, 9), 4, 3);
 }
