@@ -85,7 +85,7 @@ def encoding():
 
 
 def decoding():
-    for method, k, book, times, share in (("pq", 256, "f32", 4, None), ("pq", 4096, "f32", None, None),
+    for method, k, book, times, share in (("pq", 256, "f32", 4, 0.85), ("pq", 4096, "f32", None, 0.65),
                                           ("vq", 256, "f32", None, 0.85), ("vq", 4096, "f32", None, 0.65),
                                           ("vq", 4096, "f16", None, 0.80)):
         kind = "a codebook a group" if method == "pq" else "a shared codebook"

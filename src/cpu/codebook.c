@@ -81,7 +81,6 @@ void qem_codebook_ready(qem_search_codebook *codebook, uint32_t threads, int ord
 
 void qem_chunk_layout(qem_chunk *chunk, const qem_search_codebook *largest, size_t capacity, qem_arena *arena)
 {
-    chunk->capacity = capacity;
     chunk->lanes = largest->pruned ? largest->kernels->lanes : 0;
     for (int part = 0; part < (largest->tail_dim ? 2 : 1); part++) {
         chunk->x[part] = qem_take(arena, (uint64_t)capacity * (part ? largest->tail_dim : largest->width), sizeof(float));

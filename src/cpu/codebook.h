@@ -37,7 +37,6 @@ uint64_t qem_codebook_scratch_words(const qem_search_codebook *codebook);
 /* Points that are worked on together, by one thread. */
 typedef struct qem_chunk {
     uint32_t lanes;           /* 0: never in tiles */
-    size_t capacity;          /* points, a multiple of QEM_POINT_PAD */
     size_t count[2], padded[2]; /* full points, tail points */
     float *x[2];              /* [dim][padded] */
     uint32_t *ids[2];         /* [capacity] */

@@ -16,7 +16,6 @@
 #include "parallel.h"
 #include "problem.h"
 
-#define CHUNK 16384         /* sub-vectors that are searched together */
 #define ORDER_BLOCK 262144  /* ids that are put in k-d order together */
 #define ROW_GRAIN 64
 
@@ -178,8 +177,8 @@ static qem_status order_ids(qem_refine *refine)
 void qem_refine_layout_chunk(const qem_refine *refine, qem_refine_chunk *chunk, qem_arena *arena)
 {
     memset(chunk, 0, sizeof *chunk);
-    qem_chunk_layout(&chunk->chunk, &refine->codebook, CHUNK, arena);
-    chunk->d2 = qem_take(arena, CHUNK, sizeof(float));
+    qem_chunk_layout(&chunk->chunk, &refine->codebook, QEM_REFINE_CHUNK, arena);
+    chunk->d2 = qem_take(arena, QEM_REFINE_CHUNK, sizeof(float));
 }
 
 static void add_shared(const qem_refine *refine, const qem_chunk *chunk, int part, uint32_t dim)
@@ -247,7 +246,7 @@ static void assign_chunks(void *argument, uint64_t begin, uint64_t end, uint32_t
     qem_refine_layout_chunk(refine, &here, &arena);
     for (uint64_t c = begin; c < end; c++) {
         if (atomic_load_explicit(&refine->cancelled, memory_order_relaxed)) return;
-        const uint64_t first = c * CHUNK, last = refine->all.count - first < CHUNK ? refine->all.count : first + CHUNK;
+        const uint64_t first = c * QEM_REFINE_CHUNK, last = qem_refine_chunk_end(refine, first);
         qem_chunk_gather(&here.chunk, &refine->codebook, &refine->args->points, &refine->all, first, last);
         for (int part = 0; part < refine->parts; part++) {
             const uint32_t dim = part ? refine->codebook.tail_dim : refine->codebook.width;
@@ -284,7 +283,7 @@ static int assign(qem_refine *refine, int adding)
         memset(refine->sums, 0, (size_t)(refine->tables * k * width) * sizeof(int64_t));
         for (int part = 0; part < refine->parts; part++) memset(refine->counts[part], 0, (size_t)(refine->tables * k) * sizeof(uint64_t));
     }
-    qem_parallel_for(refine->context->threads, (refine->all.count + CHUNK - 1) / CHUNK, 1, assign_chunks, refine);
+    qem_parallel_for(refine->context->threads, qem_refine_chunks(refine), 1, assign_chunks, refine);
     if (adding) {
         fold(refine->sums, refine->tables, k * width);
         for (int part = 0; part < refine->parts; part++) fold((int64_t *)refine->counts[part], refine->tables, k);
@@ -396,7 +395,7 @@ static qem_status run(qem_refine *refine)
     qem_refine_layout_chunk(refine, &chunk, &sizes);
     refine->scratch_bytes = qem_round_up(sizes.used, 64);
     QEM_TRY(qem_allocate(context, qem_codebook_scratch_words(&refine->codebook) + 1, sizeof(uint32_t), &tree_scratch));
-    const uint64_t chunks = (refine->all.count + CHUNK - 1) / CHUNK; /* no more threads than these will be at work */
+    const uint64_t chunks = qem_refine_chunks(refine); /* no more threads than these will be at work */
     const uint64_t workers = chunks < context->threads ? chunks : context->threads;
     qem_status status = qem_allocate(context, workers, refine->scratch_bytes, &scratch);
     if (status == QEM_OK) {

@@ -4,6 +4,8 @@
 
 #include "codebook.h"
 
+#define QEM_REFINE_CHUNK 16384 /* sub-vectors that are searched together */
+
 typedef struct qem_refine {
     qem_context *context;
     const qem_refine_args *args;
@@ -33,6 +35,17 @@ void qem_refine_layout_chunk(const qem_refine *refine, qem_refine_chunk *chunk, 
 static inline uint64_t qem_refine_members(const qem_refine *refine, uint64_t j)
 {
     return refine->counts[0][j] + (refine->parts == 2 ? refine->counts[1][j] : 0);
+}
+
+/* Chunk c is ids first .. end - 1 of refine->all, first = c * QEM_REFINE_CHUNK. */
+static inline uint64_t qem_refine_chunks(const qem_refine *refine)
+{
+    return (refine->all.count + QEM_REFINE_CHUNK - 1) / QEM_REFINE_CHUNK;
+}
+
+static inline uint64_t qem_refine_chunk_end(const qem_refine *refine, uint64_t first)
+{
+    return refine->all.count - first < QEM_REFINE_CHUNK ? refine->all.count : first + QEM_REFINE_CHUNK;
 }
 
 /* Gives clusters without members the points with the largest errors; counts and sums follow. */

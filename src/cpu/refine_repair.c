@@ -7,7 +7,6 @@
 #include "problem.h"
 #include "refine.h"
 
-#define CHUNK 16384
 
 typedef struct far_job {
     qem_refine *refine;
@@ -42,7 +41,7 @@ static void measure_chunks(void *argument, uint64_t begin, uint64_t end, uint32_
     qem_chunk *chunk = &here.chunk;
     qem_refine_layout_chunk(refine, &here, &arena);
     for (uint64_t c = begin; c < end; c++) {
-        const uint64_t first = c * CHUNK, last = refine->all.count - first < CHUNK ? refine->all.count : first + CHUNK;
+        const uint64_t first = c * QEM_REFINE_CHUNK, last = qem_refine_chunk_end(refine, first);
         qem_chunk_gather(chunk, codebook, &refine->args->points, &refine->all, first, last);
         for (int part = 0; part < refine->parts; part++) {
             for (size_t i = 0; i < chunk->count[part]; i++) chunk->labels[i] = refine->args->labels[chunk->ids[part][i]];
@@ -101,7 +100,7 @@ qem_status qem_refine_repair(qem_refine *refine)
     if (status == QEM_OK) {
         far_job job = { refine, memory };
         for (uint32_t t = 0; t < threads; t++) job.heaps[t] = (qem_far_heap){ (uint64_t *)keys + t * empty, 0, empty };
-        qem_parallel_for(threads, (refine->all.count + CHUNK - 1) / CHUNK, 1, measure_chunks, &job);
+        qem_parallel_for(threads, qem_refine_chunks(refine), 1, measure_chunks, &job);
         for (uint32_t t = 1; t < threads; t++)
             for (uint64_t i = 0; i < job.heaps[t].size; i++) qem_far_add(&job.heaps[0], job.heaps[t].key[i]);
         hand_out(refine, &job.heaps[0]);
