@@ -64,6 +64,9 @@ typedef struct qem_kmeans_args {
     uint32_t iterations, restarts;
     double tolerance;
     uint64_t seed;
+    /* Importance of the squared error, or NULL for 1: of each element, in the places of points.x (the error of an element
+     * is weight * (x - c)^2, so the search is weighted too), or of each sub-vector, by id (the search is not). One of both. */
+    const float *element_weight, *point_weight; /* device; finite, >= 0 */
     float *codebook;             /* device out; entries not used repeat entry 0, so that no search picks them */
     uint32_t *labels;            /* device out, indexed by sub-vector id */
     uint64_t *used;              /* host out, one a problem; may be NULL */
@@ -83,25 +86,53 @@ typedef struct qem_refine_args {
     uint32_t *labels;            /* device in and out; going in those of the cells */
 } qem_refine_args;
 
-/* One stage as the decoder reads it; the same fields as qem_stage, in device memory. */
+/* One step of de-standardization: x = fmaf(z, scale[u], mean[u]); qem_affine says which unit is u. A missing scale is 1, a
+ * missing mean 0 (still by fmaf: z * scale + 0, z * 1 + mean). Units are those of the whole artifact. */
+typedef struct qem_decode_affine {
+    qem_axis axis;
+    uint64_t block;
+    const float *scale, *mean; /* device; either may be NULL */
+} qem_decode_affine;
+
+/*
+ * The stage of one layer that decodes the rows asked for, with the steps of its layer; the same fields as qem_stage, in
+ * device memory. Codes, maps and row cells begin with row row_begin of the artifact.
+ */
 typedef struct qem_decode_stage {
     qem_codebook_kind kind;
     uint32_t dim, code_bits, levels;
     uint64_t groups, k;
+    uint64_t row_begin, row_end;
     const uint8_t *codes;
     uint64_t codes_bytes;
+    const uint8_t *group_bits;     /* or NULL */
     const float *codebook;
     const uint16_t *codebook_half; /* the same codebook as f16 if it is stored so, or NULL */
     const uint8_t *swap_map;
     uint64_t swap_map_bytes;
     float scale, mean; /* QEM_CODEBOOK_UNIFORM: codebook[j] = fmaf(j, scale, mean) */
+    uint32_t cells;
+    const float *rotation, *coarse;
+    const uint8_t *row_cells;
+    uint32_t affine_count;
+    qem_decode_affine affine[QEM_MOST_AFFINE];
 } qem_decode_stage;
 
+/* Elements that are written over the decoded ones: index in row-major order of the whole artifact, ascending. */
+typedef struct qem_decode_outliers {
+    uint64_t count;
+    uint32_t index_size;
+    const void *index;
+    const float *value;
+} qem_decode_outliers;
+
+/* The sum of the stages (each one layer's), in order: out = 0-th, then + 1st, ...; then the outliers. */
 typedef struct qem_decode_args {
     uint64_t rows, cols;           /* of the whole artifact */
-    uint64_t row_begin, row_end;
+    uint64_t row_begin, row_end;   /* within the rows of every stage */
     uint32_t stage_count;
     const qem_decode_stage *stages; /* host array */
+    qem_decode_outliers outliers;
     qem_dtype dtype;               /* F32, F16, BF16 */
     void *out;                     /* device; row row_begin first */
     uint64_t row_stride;           /* elements */
@@ -110,13 +141,15 @@ typedef struct qem_decode_args {
 
 /* y[b][i] = sum over j of x[b][j] * W[i][j], W the decoded artifact; qem_matmul says how the sums are made. */
 typedef struct qem_matmul_args {
-    uint64_t rows, cols; /* of the artifact */
+    uint64_t rows, cols; /* of the whole artifact */
+    uint64_t row_begin, row_end; /* rows of the artifact = columns of y that are made, within the rows of every stage */
     uint32_t stage_count;
     const qem_decode_stage *stages; /* host array */
+    qem_decode_outliers outliers;
     uint64_t batch;
     qem_dtype x_dtype, y_dtype; /* F32, F16, BF16 */
     const void *x;              /* device */
-    void *y;                    /* device */
+    void *y;                    /* device; column row_begin first */
     uint64_t x_stride, y_stride; /* elements */
     void *workspace;            /* device, aligned to 64, of matmul_workspace bytes */
     int *overflow;              /* host out: 1 if a finite value became infinite as it was stored */
@@ -156,6 +189,12 @@ typedef struct qem_backend {
     qem_status (*scalar_histogram)(qem_context *, const float *x, uint64_t count, double center, uint64_t *counts);
     qem_status (*scalar_step)(qem_context *, const float *x, uint64_t count, const float *thresholds, uint64_t k,
                               double center, int shift, uint64_t *counts, int64_t *sums);
+    /* The same with a weight for each element: sums of w in units of 2^-weight_shift, of w * (x - center) of 2^-shift. */
+    qem_status (*scalar_weighted_histogram)(qem_context *, const float *x, const float *weight, uint64_t count, double center,
+                                            int weight_shift, uint64_t *weights);
+    qem_status (*scalar_weighted_step)(qem_context *, const float *x, const float *weight, uint64_t count,
+                                       const float *thresholds, uint64_t k, double center, int weight_shift, int shift,
+                                       uint64_t *weights, int64_t *sums);
     qem_status (*scalar_assign)(qem_context *, const float *x, uint64_t count, const float *thresholds, uint64_t k,
                                 uint32_t *labels /* device */);
 
@@ -187,6 +226,53 @@ typedef struct qem_backend {
                                uint8_t *map);
     qem_status (*swap_inverse)(qem_context *, const float *ordered, const uint8_t *map, uint64_t rows, uint64_t cols,
                                uint32_t levels, float *restored);
+
+    /* The columns of a second matrix in the order that swap_forward gave the first one, told by its map. */
+    qem_status (*swap_by_map)(qem_context *, const float *x, const uint8_t *map, uint64_t rows, uint64_t cols, uint32_t levels,
+                              float *ordered);
+
+    /* ---- standardization ---- */
+
+    /* Least and greatest element, mean and mean square (both double, of elements x - 0) of each unit along an axis; host
+     * tables of as many entries as there are units, each may be NULL. Sums in a fixed order. */
+    qem_status (*unit_stats)(qem_context *, const float *x, uint64_t rows, uint64_t cols, qem_axis axis, uint64_t block,
+                             float *least, float *greatest, double *mean, double *square);
+    /* z = (x - mean[u]) / scale[u] by the steps from the last to the first, each operation rounded once; 0 where a scale is 0.
+     * z may be x. The steps' tables are host memory here. */
+    qem_status (*standardize)(qem_context *, const float *x, uint64_t rows, uint64_t cols, const qem_decode_affine *steps,
+                              uint32_t count, float *z);
+    /* weight = importance * product of all scale[u]^2; importance: NULL, [cols] or [rows, cols] (importance_rows 0, 1, rows). */
+    qem_status (*element_weights)(qem_context *, uint64_t rows, uint64_t cols, const qem_decode_affine *steps, uint32_t count,
+                                  const float *importance, uint64_t importance_rows, float *weight);
+    /* For each block: the integer q of 1 .. 2^bits - 1 with the least sum of importance * (x - level * scale)^2 over its
+     * elements, each at its nearest of k ascending levels, scale = q * super[block's] / (2^bits - 1); x is the matrix before the
+     * block step. Ties: the lowest q. Blocks of zeros: q = 0. levels, supers, q: host. */
+    qem_status (*search_block_scales)(qem_context *, const float *x, const float *weight, uint64_t rows, uint64_t cols,
+                                      uint64_t block, uint32_t bits, uint64_t per_super, const float *supers,
+                                      const float *levels, uint64_t k, uint8_t *q);
+
+    /* ---- outliers ---- */
+
+    /* The `count` elements of the largest |x - mean[column]| * inverse[column] (f32 products, ties to the lowest index), or, with
+     * count UINT64_MAX, all with a score above `threshold`; index: host, row-major, ascending, *found of them. With index NULL
+     * they are only counted. */
+    qem_status (*select_outliers)(qem_context *, const float *x, uint64_t rows, uint64_t cols, const float *mean,
+                                  const float *inverse, uint64_t count, float threshold, uint64_t *index, uint64_t *found);
+    /* x[index[i]] = value[i]; gather: value[i] = x[index[i]]. index and value are host memory. */
+    qem_status (*scatter)(qem_context *, float *x, const uint64_t *index, const float *value, uint64_t count);
+    qem_status (*gather)(qem_context *, const float *x, const uint64_t *index, uint64_t count, float *value);
+    /* x -= y */
+    qem_status (*subtract)(qem_context *, float *x, const float *y, uint64_t count);
+
+    /* ---- rotation ---- */
+
+    /* out[i][j] = fma chain over p ascending of (x[i][p] - before[p]) * rotation[p][j], from after[j]; rotation: [cols][cols]; before
+     * and after may be NULL: nothing is subtracted, the chain begins with x * rotation + 0. out must not be x. */
+    qem_status (*rotate)(qem_context *, const float *x, uint64_t rows, uint64_t cols, const float *rotation, const float *before,
+                         const float *after, float *out);
+    /* a^T * b in double, [cols_a, cols_b], host out: sums over rows in fixed chunks, in f64. */
+    qem_status (*cross_product)(qem_context *, const float *a, const float *b, uint64_t rows, uint64_t cols_a, uint64_t cols_b,
+                                double *product);
 
     /* labels -> bit stream of qem_bit_stream_bytes(count, bits) bytes */
     qem_status (*pack)(qem_context *, const uint32_t *labels, uint64_t count, uint32_t bits, uint8_t *stream);

@@ -220,7 +220,13 @@ typedef enum qem_method {
     QEM_METHOD_VQ = 3,       /* vector quantization, one shared codebook (hyperchr with one interval) */
     QEM_METHOD_PQ = 4,       /* product quantization, one codebook per group (Jegou et al. 2011) */
     QEM_METHOD_HYPERCHR = 5, /* quantile cells, k-means in each cell, one shared codebook (HyperChr paper) */
-    QEM_METHOD_QET = 6       /* swap levels, then pq on the ordered halves (QET paper, also HERA/HETA) */
+    QEM_METHOD_QET = 6,      /* swap levels, then pq on the ordered halves (QET paper, also HERA/HETA) */
+    QEM_METHOD_GRID = 7,     /* uniform grid between the minimum and maximum of each tensor, row, column or block */
+    QEM_METHOD_NF = 8,       /* NormalFloat levels scaled by the largest magnitude of each tensor, row, column or block
+                                (Dettmers et al. 2023); k is a power of two, 4 .. 256 */
+    QEM_METHOD_OPQ = 9,      /* an orthogonal rotation of the columns, then pq (Ge et al. 2013) */
+    QEM_METHOD_LOPQ = 10,    /* coarse cells of rows, in each a rotation and pq of its own (Kalantidis and Avrithis 2014) */
+    QEM_METHOD_AUTO = 11     /* the recipe of least error for the budget, found by trials: see qem_search */
 } qem_method;
 
 /* "rtn", "lloydmax", ... ; "?" for unknown values. Any thread. */
@@ -241,7 +247,45 @@ typedef enum qem_assignment {
     QEM_ASSIGN_GLOBAL = 1    /* any: the nearest of all */
 } qem_assignment;
 
+/* How the centroids of a budget are shared out. */
+typedef enum qem_allocation {
+    QEM_ALLOCATION_COUNT = 0,   /* hyperchr: to cells in proportion to their sub-vectors (the paper); others: evenly */
+    QEM_ALLOCATION_VARIANCE = 1 /* hyperchr: by (count * variance)^(dim/(dim+2)); pq, opq and qet: groups of more variance get
+                                   wider codes, each a power of two of centroids */
+} qem_allocation;
+
+/* Of what a scale or a mean is. */
+typedef enum qem_axis {
+    QEM_AXIS_TENSOR = 0,
+    QEM_AXIS_ROW = 1,
+    QEM_AXIS_COLUMN = 2,
+    QEM_AXIS_BLOCK = 3       /* some columns of a row */
+} qem_axis;
+
+/* What is divided out before the method sees the matrix; a set of these. */
+typedef enum qem_standardize {
+    QEM_STANDARDIZE_NONE = 0,
+    QEM_STANDARDIZE_COLUMN = 1, /* mean and standard deviation of each column */
+    QEM_STANDARDIZE_ROW = 2,    /* mean and standard deviation of each row; with COLUMN: column means, and scales of rows and
+                                   columns found in turn */
+    QEM_STANDARDIZE_BLOCK = 4   /* a scale of each block of a row, searched for the least error; not with ROW */
+} qem_standardize;
+
+typedef enum qem_means {
+    QEM_MEANS_AUTO = 0,      /* stored where they save more bits than they take: half the log2 of what they take off the
+                                variance, for each element, against their own bits */
+    QEM_MEANS_ALWAYS = 1,
+    QEM_MEANS_NEVER = 2
+} qem_means;
+
+/* Where opq's and lopq's rotations start. */
+typedef enum qem_rotation_start {
+    QEM_ROTATION_IDENTITY = 0, /* never worse than pq */
+    QEM_ROTATION_PCA = 1       /* principal axes, dealt out to the groups so that their variances balance */
+} qem_rotation_start;
+
 #define QEM_LEVELS_DEFAULT UINT32_MAX
+#define QEM_EFFORT_DEFAULT 1
 
 /*
  * What to do with a matrix. Exactly one of ratio, bits, k is set (non-zero): it is the budget.
@@ -254,10 +298,10 @@ typedef struct qem_recipe {
     double ratio;             /* theta: at most rows*cols*4/ratio bytes; > 0 */
     double bits;              /* stored bits per element: at most rows*cols*bits/8 bytes; > 0 */
     uint64_t k;               /* centroids per codebook (levels of a scalar grid); 1 .. 2^24, at most the sub-vectors */
-    uint32_t dim;             /* s, 0 = default (4; rtn and lloydmax: 1, the only value they take); 1 .. 65535 */
+    uint32_t dim;             /* s, 0 = default (4; rtn, grid, nf, lloydmax: 1, the only value they take); 1 .. 65535 */
     uint32_t intervals;       /* hyperchr: l per position, 0 = default (the largest l <= 3 with k >= 8 * non-empty cells,
                                  else 1); at most 255, l^s <= 2^24; other methods: 0 */
-    uint32_t levels;          /* swap levels before any codebook, 0 .. 8; QEM_LEVELS_DEFAULT (qet 1, others 0) */
+    uint32_t levels;          /* swap levels before any codebook, 0 .. 8; QEM_LEVELS_DEFAULT (qet 1, others 0); opq, lopq: 0 */
     qem_dtype codebook;       /* QEM_DTYPE_F32 (default) or QEM_DTYPE_F16: the type in which codebooks are stored */
     uint32_t iterations;      /* most Lloyd passes; default 20; 0 keeps the seeds */
     uint32_t restarts;        /* k-means runs from different seeds, the best is kept; default 1, at most 1000 */
@@ -266,12 +310,39 @@ typedef struct qem_recipe {
     qem_assignment assign;    /* hyperchr: default QEM_ASSIGN_CELL */
     uint32_t refine;          /* hyperchr: exact Lloyd passes over all cells together, after which the assignment is global
                                  whatever `assign` says (with one interval: so many iterations more); default 0 */
+    uint32_t codebook_bits;   /* 4 .. 12: codebooks stored as integers of so many bits on a uniform grid between the extremes of
+                                 each component, whatever `codebook` says; 0 = as `codebook` says. Codes are assigned against the
+                                 codebook as stored (QET paper: CQO) */
+    uint32_t standardize;     /* a set of qem_standardize; codebooks are then fitted with the weight scale^2, so that the error
+                                 that counts is that of the matrix (opq, lopq: by rows alone) */
+    uint32_t standardize_block; /* columns of a block, 2 .. 65535, with QEM_STANDARDIZE_BLOCK; else 0 */
+    uint32_t params;          /* how scales and means are stored: 16 = f16 (0, the default), 32 = f32, 4 .. 8 = integers of so
+                                 many bits under an f16 super-scale for each 256 of them (blocks: for each 256 elements) */
+    qem_means means;          /* of columns and rows */
+    double outliers;          /* 0 .. 0.5: round(outliers*rows*cols) elements of the largest |x - column mean| / column standard
+                                 deviation (ties: the lowest index) are kept as they are. Their values are f32 (f16 where the
+                                 matrix is f16, or where params is 16) */
+    double outlier_sigma;     /* instead: all elements beyond so many standard deviations; 0 = none. Planning needs the data */
+    qem_axis grid_axis;       /* grid, nf: the units of their ranges */
+    uint32_t grid_block;      /* columns of a block with QEM_AXIS_BLOCK, 2 .. 65535, else 0 */
+    qem_rotation_start rotation_start; /* opq, lopq */
+    uint32_t cells;           /* lopq: coarse cells, 0 = default (2); 2 .. 256; others: 0 */
+    qem_allocation allocation;
+    uint32_t mixed;           /* 1: where the budget leaves bits over, the first rows take codes of one bit more, with a codebook
+                                 of their own, as far as the bits go and if it is expected to pay; rotations: no. 0 = off */
+    uint32_t effort;          /* auto: 0 .. 3, how much is tried */
     uint32_t reserved32;
-    uint64_t reserved[23];    /* room for standardization, outliers, rotation, residual stages, mixed rates, importance */
+    const struct qem_recipe *residual; /* borrowed; a further layer for what this one leaves over (QET paper: RO), with ratio,
+                                 bits and outliers 0, and k 0 unless this recipe's budget is a k. Chains of up to 8. NULL: none */
+    double share;             /* with a residual: this layer's part of the budget, (0, 1); 0 = default (0.7) */
+    const qem_view *importance; /* borrowed; weights of the squared error, >= 0, with a positive sum: 1 x cols or rows x cols.
+                                 Not with opq, lopq. Not stored. NULL: none */
+    uint64_t reserved[12];
 } qem_recipe;
 #define QEM_RECIPE_INIT \
     { sizeof(qem_recipe), 1, QEM_METHOD_NONE, 0.0, 0.0, 0, 0, 0, QEM_LEVELS_DEFAULT, QEM_DTYPE_F32, 20, 1, 0.0, \
-      QEM_ACCOUNTING_HONEST, QEM_ASSIGN_CELL, 0, 0, { 0 } }
+      QEM_ACCOUNTING_HONEST, QEM_ASSIGN_CELL, 0, 0, QEM_STANDARDIZE_NONE, 0, 0, QEM_MEANS_AUTO, 0.0, 0.0, QEM_AXIS_TENSOR, 0, \
+      QEM_ROTATION_IDENTITY, 0, QEM_ALLOCATION_COUNT, 0, QEM_EFFORT_DEFAULT, 0, NULL, 0.0, NULL, { 0 } }
 
 /* Bytes by part. stored_bytes is their sum; the artifact's file holds exactly these tensor bytes. */
 typedef struct qem_parts {
@@ -285,7 +356,8 @@ typedef struct qem_parts {
     uint64_t coarse;
     uint64_t outlier_index;
     uint64_t outlier_value;
-    uint64_t reserved[6];
+    uint64_t group_bits;
+    uint64_t reserved[5];
 } qem_parts;
 
 /* What a recipe costs and chooses. */
@@ -310,7 +382,7 @@ typedef struct qem_plan {
     double ratio;
     uint64_t reserved[8];
 } qem_plan;
-#define QEM_PARTS_INIT { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, { 0 } }
+#define QEM_PARTS_INIT { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, { 0 } }
 #define QEM_PLAN_INIT \
     { sizeof(qem_plan), 1, QEM_METHOD_NONE, 0, 0, 0, 0, 0, 0, 0, 0, QEM_DTYPE_NONE, 0, 0, QEM_PARTS_INIT, 0, 0, 0.0, 0.0, \
       { 0 } }
@@ -391,7 +463,7 @@ typedef struct qem_artifact_info {
     qem_recipe recipe;          /* as asked, defaults not filled in */
     uint64_t seed;
     int has_metrics;            /* 1 if `metrics` is known */
-    uint32_t stages;            /* 1; residual stacks have more */
+    uint32_t stages;            /* 1; residual layers and mixed rates have more: dim, k, ... are those of the first */
     qem_metrics metrics;        /* against the original, at quantization */
     double quantize_seconds;    /* of the call that made it; NaN after loading (times are not part of the bytes) */
     uint64_t reserved[8];

@@ -44,8 +44,9 @@ void qem_fit_end(qem_context *context, qem_fit_state *state);
 /* Metrics of an artifact against a loaded matrix. */
 qem_status qem_measure(qem_context *context, const qem_matrix *original, const qem_artifact *artifact, qem_metrics *metrics);
 
-/* The stages as the backend reads them; room for artifact->stage_count of them. */
-void qem_decode_stages(const qem_artifact *artifact, qem_decode_stage *stages);
+/* The stage of each layer that decodes row `row`, as the backend reads it; room for artifact->layer_count of them. Returns the
+ * end of the rows that they all decode. */
+uint64_t qem_decode_stages(const qem_artifact *artifact, uint64_t row, qem_decode_stage *stages, qem_decode_outliers *outliers);
 
 /* Decodes rows to device memory. */
 qem_status qem_decode_rows(qem_context *context, const qem_artifact *artifact, uint64_t row_begin, uint64_t row_end,

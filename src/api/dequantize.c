@@ -6,41 +6,71 @@
 
 #define MEASURE_ELEMENTS ((uint64_t)1 << 20) /* decoded at once for the metrics, so no whole copy is needed */
 
-void qem_decode_stages(const qem_artifact *artifact, qem_decode_stage *stages)
+static qem_decode_stage decode_stage(const qem_stage *s, const qem_layer *layer)
 {
-    for (uint32_t i = 0; i < artifact->stage_count; i++) {
-        const qem_stage *s = &artifact->stages[i];
-        stages[i] = (qem_decode_stage){
-            .kind = s->kind,
-            .dim = s->dim,
-            .code_bits = s->code_bits,
-            .levels = s->levels,
-            .groups = s->groups,
-            .k = s->k,
-            .codes = s->codes,
-            .codes_bytes = s->codes_bytes,
-            .codebook = s->codebook,
-            .codebook_half = s->codebook_dtype == QEM_DTYPE_F16 ? s->codebook_stored : NULL,
-            .swap_map = s->swap_map,
-            .swap_map_bytes = s->swap_map_bytes,
-            .scale = s->scale,
-            .mean = s->mean,
-        };
+    qem_decode_stage d = {
+        .kind = s->kind,
+        .dim = s->dim,
+        .code_bits = s->code_bits,
+        .levels = s->levels,
+        .groups = s->groups,
+        .k = s->k,
+        .row_begin = s->row_begin,
+        .row_end = s->row_end,
+        .codes = s->codes,
+        .codes_bytes = s->codes_bytes,
+        .group_bits = s->group_bits,
+        .codebook = s->codebook,
+        .codebook_half = s->codebook_dtype == QEM_DTYPE_F16 ? s->codebook_stored : NULL,
+        .swap_map = s->swap_map,
+        .swap_map_bytes = s->swap_map_bytes,
+        .scale = s->scale,
+        .mean = s->mean,
+        .cells = s->cells,
+        .rotation = s->rotation,
+        .coarse = s->coarse,
+        .row_cells = s->row_cells,
+        .affine_count = layer->affine_count,
+    };
+    for (uint32_t i = 0; i < layer->affine_count; i++)
+        d.affine[i] = (qem_decode_affine){ layer->affine[i].axis, layer->affine[i].block, layer->affine[i].scale,
+                                           layer->affine[i].mean };
+    return d;
+}
+
+uint64_t qem_decode_stages(const qem_artifact *artifact, uint64_t row, qem_decode_stage *stages, qem_decode_outliers *outliers)
+{
+    uint64_t end = artifact->rows;
+    for (uint32_t i = 0; i < artifact->layer_count; i++) {
+        const qem_layer *layer = &artifact->layers[i];
+        const qem_stage *stage = &artifact->stages[layer->stage_first];
+        while (row >= stage->row_end) stage++;
+        stages[i] = decode_stage(stage, layer);
+        end = stage->row_end < end ? stage->row_end : end;
     }
+    *outliers = (qem_decode_outliers){ artifact->outliers.count, artifact->outliers.index_size, artifact->outliers.index,
+                                       artifact->outliers.value };
+    return end;
 }
 
 qem_status qem_decode_rows(qem_context *context, const qem_artifact *artifact, uint64_t row_begin, uint64_t row_end,
                            qem_dtype dtype, void *out, uint64_t row_stride, int *overflow)
 {
-    void *memory;
-    QEM_TRY(qem_allocate(context, artifact->stage_count, sizeof(qem_decode_stage), &memory));
-    qem_decode_stage *stages = memory;
-    qem_decode_stages(artifact, stages);
-    const qem_decode_args args = { artifact->rows, artifact->cols, row_begin, row_end, artifact->stage_count, stages,
-                                   dtype, out, row_stride, overflow };
-    const qem_status status = context->backend->decode(context, &args);
-    qem_release(context, memory);
-    return status;
+    qem_decode_stage stages[QEM_MOST_STAGES];
+    *overflow = 0;
+    for (uint64_t row = row_begin, end; row < row_end; row = end) {
+        int here = 0;
+        qem_decode_args args = { .rows = artifact->rows, .cols = artifact->cols, .row_begin = row,
+                                 .stage_count = artifact->layer_count, .stages = stages, .dtype = dtype,
+                                 .row_stride = row_stride, .overflow = &here };
+        end = qem_decode_stages(artifact, row, stages, &args.outliers);
+        if (end > row_end) end = row_end;
+        args.row_end = end;
+        args.out = (char *)out + (row - row_begin) * row_stride * qem_dtype_size(dtype);
+        QEM_TRY(context->backend->decode(context, &args));
+        *overflow |= here;
+    }
+    return QEM_OK;
 }
 
 qem_status qem_dequantize(qem_context *context, const qem_artifact *artifact, uint64_t row_begin, uint64_t row_end,

@@ -27,7 +27,8 @@ static uint64_t bytes_needed(const qem_context *context, const qem_artifact *art
 {
     const qem_matmul_args args = { .rows = artifact->rows,
                                    .cols = artifact->cols,
-                                   .stage_count = artifact->stage_count,
+                                   .row_end = artifact->rows,
+                                   .stage_count = artifact->layer_count,
                                    .stages = stages,
                                    .batch = batch,
                                    .x_dtype = x_dtype };
@@ -37,8 +38,9 @@ static uint64_t bytes_needed(const qem_context *context, const qem_artifact *art
 uint64_t qem_matmul_workspace_size(const qem_context *context, const qem_artifact *artifact, uint64_t batch)
 {
     qem_decode_stage stages[QEM_MOST_STAGES];
+    qem_decode_outliers outliers;
     if (!context || !artifact || batch == 0 || batch > MOST_BATCH) return 0;
-    qem_decode_stages(artifact, stages);
+    qem_decode_stages(artifact, 0, stages, &outliers);
     return bytes_needed(context, artifact, stages, batch, QEM_DTYPE_F16);
 }
 
@@ -75,12 +77,14 @@ qem_status qem_matmul(qem_context *context, const qem_artifact *artifact, uint64
     if (!artifact || !x || !y) return qem_fail(context, QEM_ERR_ARGUMENT, "artifact, x or y: the pointer is NULL");
     if (batch > MOST_BATCH)
         return qem_fail(context, QEM_ERR_ARGUMENT, "batch %llu is beyond 2^32 - 1", (unsigned long long)batch);
-    qem_matmul_args args = { artifact->rows, artifact->cols, artifact->stage_count, stages, batch, x_dtype, y_dtype, x, y,
-                             x_stride ? x_stride : artifact->cols, y_stride ? y_stride : artifact->rows, NULL, &overflow };
+    qem_matmul_args args = { .rows = artifact->rows, .cols = artifact->cols, .row_end = artifact->rows,
+                             .stage_count = artifact->layer_count, .stages = stages, .batch = batch, .x_dtype = x_dtype,
+                             .y_dtype = y_dtype, .x = x, .y = y, .x_stride = x_stride ? x_stride : artifact->cols,
+                             .y_stride = y_stride ? y_stride : artifact->rows, .overflow = &overflow };
     QEM_TRY(check_matrix(context, "x", x_dtype, x, batch, args.cols, args.x_stride));
     QEM_TRY(check_matrix(context, "y", y_dtype, y, batch, args.rows, args.y_stride));
     if (batch == 0) return QEM_OK;
-    qem_decode_stages(artifact, stages);
+    qem_decode_stages(artifact, 0, stages, &args.outliers);
     QEM_TRY(take_workspace(context, artifact, &args, workspace, workspace_bytes, &owned));
     context->backend->matmul(context, &args);
     context->backend->release(context, owned);

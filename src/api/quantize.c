@@ -5,8 +5,6 @@
 #include "../core/half.h"
 #include "api.h"
 
-#define STREAM_SLACK 16 /* zero bytes after a bit stream: decoders read whole words */
-
 /* ---- begin and end of a fit ---- */
 
 static qem_status swap_points(qem_context *context, qem_fit_state *state)
@@ -73,9 +71,9 @@ void qem_fit_end(qem_context *context, qem_fit_state *state)
 static qem_status host_stream(qem_context *context, const void *device, uint64_t bytes, uint8_t **host)
 {
     void *memory;
-    QEM_TRY(qem_allocate(context, bytes + STREAM_SLACK, 1, &memory));
+    QEM_TRY(qem_allocate(context, bytes + QEM_STREAM_SLACK, 1, &memory));
     *host = memory;
-    memset(*host + bytes, 0, STREAM_SLACK);
+    memset(*host + bytes, 0, QEM_STREAM_SLACK);
     return context->backend->to_host(context, memory, device, bytes);
 }
 
@@ -149,10 +147,10 @@ static qem_status allocate_outputs(qem_fit_state *state)
 static qem_status build(qem_context *context, const qem_view *view, const char *name, const qem_recipe *recipe,
                         qem_fit_state *state, qem_artifact **artifact)
 {
-    QEM_TRY(qem_artifact_new(context, name, view->rows, view->cols, 1, artifact));
+    QEM_TRY(qem_artifact_new(context, name, view->rows, view->cols, 1, 1, artifact));
     qem_artifact *a = *artifact;
     a->source_dtype = view->dtype;
-    a->recipe = *recipe;
+    qem_artifact_set_recipe(a, recipe);
     a->seed = context->seed;
     a->budget_bytes = state->plan.budget_bytes;
     a->cells = state->fit.cells;

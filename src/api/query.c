@@ -36,82 +36,25 @@ qem_status qem_artifact_query(const qem_artifact *artifact, qem_artifact_info *i
     return QEM_OK;
 }
 
-enum { PART_CODEBOOK, PART_SCALE, PART_MEAN, PART_CODES, PART_SWAP_MAP, PART_KINDS };
-
-static const char *const part_names[PART_KINDS] = { "codebook", "scale", "mean", "codes", "swap_map" };
-
-/* Later stages carry their number; names are constants so that they live as long as the artifact. */
-#define STAGE_NAMES(n) { n ".codebook", n ".scale", n ".mean", n ".codes", n ".swap_map" }
-static const char *const later_names[][PART_KINDS] = { STAGE_NAMES("1"), STAGE_NAMES("2"), STAGE_NAMES("3"), STAGE_NAMES("4"),
-                                                       STAGE_NAMES("5"), STAGE_NAMES("6"), STAGE_NAMES("7") };
-
-static void shape1(qem_part *part, uint64_t n)
-{
-    part->rank = 1;
-    part->shape[0] = n;
-}
-
-static void codebook_part(const qem_artifact *artifact, const qem_stage *stage, qem_part *part)
-{
-    part->dtype = stage->codebook_dtype;
-    part->data = stage->codebook_stored;
-    part->bytes = stage->codebook_bytes;
-    if (stage->kind == QEM_CODEBOOK_SHARED) {
-        part->rank = 2;
-        part->shape[0] = stage->k;
-        part->shape[1] = stage->dim;
-    } else if (artifact->cols % stage->dim == 0) {
-        part->rank = 3;
-        part->shape[0] = stage->groups;
-        part->shape[1] = stage->k;
-        part->shape[2] = stage->dim;
-    } else {
-        shape1(part, stage->k * artifact->cols); /* the tail group's entries are shorter */
-    }
-}
-
-/* Fills `part` if the stage has a part of this kind. */
-static int describe(const qem_artifact *artifact, uint32_t number, int kind, qem_part *part)
-{
-    const qem_stage *stage = &artifact->stages[number];
-    const int uniform = stage->kind == QEM_CODEBOOK_UNIFORM;
-    *part = (qem_part)QEM_PART_INIT;
-    part->name = number == 0 ? part_names[kind] : later_names[number - 1][kind];
-    part->dtype = QEM_DTYPE_U8;
-    switch (kind) {
-    case PART_CODEBOOK:
-        if (uniform) return 0;
-        codebook_part(artifact, stage, part);
-        return 1;
-    case PART_SCALE:
-    case PART_MEAN:
-        if (!uniform) return 0;
-        part->dtype = QEM_DTYPE_F32;
-        part->data = kind == PART_SCALE ? &stage->scale : &stage->mean;
-        part->bytes = sizeof(float);
-        shape1(part, 1);
-        return 1;
-    case PART_CODES:
-        if (stage->code_bits == 0) return 0;
-        part->data = stage->codes;
-        part->bytes = stage->codes_bytes;
-        shape1(part, part->bytes);
-        return 1;
-    default:
-        if (stage->levels == 0) return 0;
-        part->data = stage->swap_map;
-        part->bytes = stage->swap_map_bytes;
-        shape1(part, part->bytes);
-        return 1;
-    }
-}
-
 static int find_part(const qem_artifact *artifact, uint32_t index, qem_part *part, uint32_t *count)
 {
+    qem_blob blobs[QEM_MOST_BLOBS];
     *count = 0;
-    for (uint32_t stage = 0; stage < artifact->stage_count; stage++)
-        for (int kind = 0; kind < PART_KINDS; kind++)
-            if (describe(artifact, stage, kind, part) && (*count)++ == index) return 1;
+    for (uint32_t stage = 0; stage < artifact->stage_count; stage++) {
+        const uint32_t here = qem_artifact_blobs((qem_artifact *)artifact, stage, blobs); /* only lists */
+        if (index >= *count && index - *count < here) {
+            const qem_blob *blob = &blobs[index - *count];
+            *part = (qem_part)QEM_PART_INIT;
+            part->name = qem_blob_name(stage, blob->name);
+            part->dtype = blob->dtype;
+            part->data = blob->slot ? *blob->slot : blob->inlined;
+            part->bytes = blob->bytes;
+            part->rank = blob->rank;
+            memcpy(part->shape, blob->shape, sizeof part->shape);
+            return 1;
+        }
+        *count += here;
+    }
     return 0;
 }
 

@@ -1,4 +1,4 @@
-/* Birth, sizes, sanity and end of artifacts. */
+/* Birth and end of artifacts, and what their decoders read of them. */
 #include "artifact.h"
 
 #include <math.h>
@@ -7,42 +7,11 @@
 #include "context.h"
 #include "half.h"
 
-uint32_t qem_code_bits(uint64_t k)
-{
-    uint32_t bits = 0;
-    while (((uint64_t)1 << bits) < k) bits++;
-    return bits;
-}
-
-uint64_t qem_bit_stream_bytes(uint64_t count, uint32_t bits)
-{
-    return (count / 8) * bits + ((count % 8) * bits + 7) / 8;
-}
-
-uint64_t qem_codebook_floats(qem_codebook_kind kind, uint64_t cols, uint32_t dim, uint64_t k)
-{
-    switch (kind) {
-    case QEM_CODEBOOK_SHARED: return k * dim;
-    case QEM_CODEBOOK_PER_GROUP: return k * cols; /* the groups' widths add up to the columns */
-    case QEM_CODEBOOK_UNIFORM: return 0;
-    }
-    return 0;
-}
-
-uint64_t qem_recipe_bytes(qem_codebook_kind kind, uint64_t rows, uint64_t cols, const qem_recipe *recipe, uint64_t k)
-{
-    const uint64_t groups = (cols + recipe->dim - 1) / recipe->dim;
-    const uint64_t element = recipe->codebook == QEM_DTYPE_F16 ? 2 : 4;
-    return qem_bit_stream_bytes(rows * groups, qem_code_bits(k)) +
-           element * qem_codebook_floats(kind, cols, recipe->dim, k) + qem_swap_map_bytes(rows, cols, recipe->levels) +
-           (kind == QEM_CODEBOOK_UNIFORM ? 2 * sizeof(float) : 0);
-}
-
 qem_status qem_artifact_new(qem_context *context, const char *name, uint64_t rows, uint64_t cols, uint32_t stage_count,
-                            qem_artifact **artifact)
+                            uint32_t layer_count, qem_artifact **artifact)
 {
     *artifact = NULL;
-    void *memory, *text, *stages;
+    void *memory, *text, *stages, *layers = NULL;
     QEM_TRY(qem_allocate_zero(context, 1, sizeof(qem_artifact), &memory));
     qem_artifact *a = memory;
     a->allocator = context->allocator;
@@ -55,14 +24,35 @@ qem_status qem_artifact_new(qem_context *context, const char *name, uint64_t row
         memcpy(text, name, strlen(name));
         status = qem_allocate_zero(context, stage_count, sizeof(qem_stage), &stages);
     }
+    if (status == QEM_OK) {
+        a->stages = stages;
+        a->stage_count = stage_count;
+        status = qem_allocate_zero(context, layer_count, sizeof(qem_layer), &layers);
+    }
     if (status != QEM_OK) {
         qem_artifact_destroy(&a);
         return status;
     }
-    a->stages = stages;
-    a->stage_count = stage_count;
+    a->layers = layers;
+    a->layer_count = layer_count;
+    for (uint32_t i = 0; i < layer_count; i++) a->layers[i].stage_first = i, a->layers[i].stage_count = 1;
+    for (uint32_t i = 0; i < stage_count; i++) a->stages[i].row_end = rows;
     *artifact = a;
     return QEM_OK;
+}
+
+void qem_artifact_set_recipe(qem_artifact *artifact, const qem_recipe *recipe)
+{
+    qem_recipe *copy = &artifact->recipe;
+    *copy = *recipe;
+    copy->importance = NULL;
+    for (uint32_t i = 0; copy->residual && i < QEM_MOST_STAGES; i++) {
+        artifact->residuals[i] = *copy->residual;
+        copy->residual = &artifact->residuals[i];
+        copy = &artifact->residuals[i];
+        copy->importance = NULL;
+    }
+    copy->residual = NULL;
 }
 
 static void release(const qem_allocator *allocator, void *pointer)
@@ -70,19 +60,42 @@ static void release(const qem_allocator *allocator, void *pointer)
     if (pointer) allocator->release(allocator->user, pointer);
 }
 
+static void release_stage(const qem_allocator *allocator, qem_stage *stage)
+{
+    if (stage->codebook != stage->codebook_stored) release(allocator, stage->codebook);
+    release(allocator, stage->codebook_stored);
+    release(allocator, stage->codebook_scale);
+    release(allocator, stage->codes);
+    release(allocator, stage->group_bits);
+    release(allocator, stage->swap_map);
+    release(allocator, stage->rotation);
+    release(allocator, stage->coarse);
+    release(allocator, stage->row_cells);
+}
+
+static void release_affine(const qem_allocator *allocator, qem_affine *affine)
+{
+    if (affine->scale != affine->scale_stored) release(allocator, affine->scale);
+    if (affine->mean != affine->mean_stored) release(allocator, affine->mean);
+    release(allocator, affine->scale_stored);
+    release(allocator, affine->mean_stored);
+    release(allocator, affine->scale_super);
+    release(allocator, affine->mean_super);
+}
+
 void qem_artifact_destroy(qem_artifact **artifact)
 {
     if (!artifact || !*artifact) return;
     qem_artifact *a = *artifact;
     const qem_allocator allocator = a->allocator;
-    for (uint32_t i = 0; i < a->stage_count; i++) {
-        qem_stage *stage = &a->stages[i];
-        if (stage->codebook != stage->codebook_stored) release(&allocator, stage->codebook);
-        release(&allocator, stage->codebook_stored);
-        release(&allocator, stage->codes);
-        release(&allocator, stage->swap_map);
-    }
+    for (uint32_t i = 0; i < a->stage_count; i++) release_stage(&allocator, &a->stages[i]);
+    for (uint32_t i = 0; i < a->layer_count; i++)
+        for (uint32_t step = 0; step < QEM_MOST_AFFINE; step++) release_affine(&allocator, &a->layers[i].affine[step]);
+    if (a->outliers.value != a->outliers.value_stored) release(&allocator, a->outliers.value);
+    release(&allocator, a->outliers.value_stored);
+    release(&allocator, a->outliers.index);
     release(&allocator, a->stages);
+    release(&allocator, a->layers);
     release(&allocator, a->cells.cuts);
     release(&allocator, a->cells.id);
     release(&allocator, a->cells.first);
@@ -91,104 +104,103 @@ void qem_artifact_destroy(qem_artifact **artifact)
     *artifact = NULL;
 }
 
-void qem_artifact_parts(const qem_artifact *artifact, qem_parts *parts, uint64_t *stored_bytes)
+/* ---- from what is stored to what decoders read ---- */
+
+static uint32_t stream_word(const uint8_t *stream, uint64_t index, uint32_t bits)
 {
-    memset(parts, 0, sizeof *parts);
-    for (uint32_t i = 0; i < artifact->stage_count; i++) {
-        const qem_stage *stage = &artifact->stages[i];
-        parts->codes += stage->codes_bytes;
-        parts->codebook += stage->codebook_bytes;
-        parts->swap_map += stage->swap_map_bytes;
-        if (stage->kind == QEM_CODEBOOK_UNIFORM) {
-            parts->scale += sizeof(float);
-            parts->mean += sizeof(float);
+    const uint64_t bit = index * bits, byte = bit / 8;
+    const uint32_t word = (uint32_t)stream[byte] | (uint32_t)stream[byte + 1] << 8 | (uint32_t)stream[byte + 2] << 16;
+    return word >> (bit % 8) & (((uint32_t)1 << bits) - 1u);
+}
+
+static qem_status expand_halves(qem_context *context, const void *stored, uint64_t count, float **values)
+{
+    void *memory;
+    QEM_TRY(qem_allocate(context, count, sizeof(float), &memory));
+    *values = memory;
+    for (uint64_t i = 0; i < count; i++) (*values)[i] = qem_f16_to_f32(((const uint16_t *)stored)[i]);
+    return QEM_OK;
+}
+
+/* Entry e of the codebook belongs to which component: shared by position; else the group's (and cell's) own. */
+static void expand_rtn_group(const qem_stage *stage, uint64_t *entry, uint64_t component, uint64_t k, uint64_t width)
+{
+    for (uint64_t j = 0; j < k; j++)
+        for (uint64_t p = 0; p < width; p++, ++*entry) {
+            const float *scale = stage->codebook_scale + 2 * (component + p);
+            stage->codebook[*entry] =
+                fmaf((float)stream_word(stage->codebook_stored, *entry, stage->codebook_bits), scale[0], scale[1]);
         }
+}
+
+static void expand_rtn(qem_stage *stage, uint64_t cols)
+{
+    uint64_t entry = 0;
+    if (stage->kind == QEM_CODEBOOK_SHARED) {
+        expand_rtn_group(stage, &entry, 0, stage->k, stage->dim);
+        return;
     }
-    *stored_bytes = parts->codes + parts->codebook + parts->swap_map + parts->scale + parts->mean;
+    for (uint32_t c = 0; c < (stage->cells ? stage->cells : 1); c++)
+        for (uint64_t g = 0, at = 0; g < stage->groups; g++, at += stage->dim) {
+            const uint64_t width = cols - at < stage->dim ? cols - at : stage->dim;
+            const uint64_t k = stage->group_bits ? (uint64_t)1 << stage->group_bits[g] : stage->k;
+            expand_rtn_group(stage, &entry, c * cols + at, k, width);
+        }
 }
 
 qem_status qem_stage_expand_codebook(qem_context *context, qem_stage *stage, uint64_t cols)
 {
-    const uint64_t floats = stage->kind == QEM_CODEBOOK_UNIFORM
-                                ? stage->k
-                                : qem_codebook_floats(stage->kind, cols, stage->dim, stage->k);
-    if (stage->kind != QEM_CODEBOOK_UNIFORM && stage->codebook_dtype == QEM_DTYPE_F32) {
+    const int formula = stage->kind == QEM_CODEBOOK_UNIFORM || stage->kind == QEM_CODEBOOK_TABLE;
+    const uint64_t floats = formula ? stage->k : qem_stage_codebook_floats(stage, cols);
+    void *memory;
+    if (!formula && stage->codebook_dtype == QEM_DTYPE_F32) {
         stage->codebook = stage->codebook_stored;
         return QEM_OK;
     }
-    void *memory;
+    if (!formula && stage->codebook_dtype == QEM_DTYPE_F16)
+        return expand_halves(context, stage->codebook_stored, floats, &stage->codebook);
     QEM_TRY(qem_allocate(context, floats, sizeof(float), &memory));
     stage->codebook = memory;
-    if (stage->kind == QEM_CODEBOOK_UNIFORM) {
+    if (stage->kind == QEM_CODEBOOK_UNIFORM)
         for (uint64_t j = 0; j < floats; j++) stage->codebook[j] = fmaf((float)j, stage->scale, stage->mean);
-    } else {
-        const uint16_t *half = stage->codebook_stored;
-        for (uint64_t j = 0; j < floats; j++) stage->codebook[j] = qem_f16_to_f32(half[j]);
+    else if (stage->kind == QEM_CODEBOOK_TABLE)
+        for (uint64_t j = 0; j < floats; j++) stage->codebook[j] = qem_table_level(stage->table, stage->k, (uint32_t)j);
+    else
+        expand_rtn(stage, cols);
+    return QEM_OK;
+}
+
+/* offset 0: scales, q * super / (2^bits - 1); else means, (q - offset) * super / (offset - 1) */
+static qem_status expand_params(qem_context *context, const qem_affine *affine, void *stored, const uint16_t *supers,
+                                uint32_t offset, float **values)
+{
+    void *memory;
+    if (affine->params == 32) {
+        *values = stored;
+        return QEM_OK;
+    }
+    if (affine->params == 16) return expand_halves(context, stored, affine->units, values);
+    QEM_TRY(qem_allocate(context, affine->units, sizeof(float), &memory));
+    *values = memory;
+    const float steps = (float)(offset ? offset - 1 : ((uint32_t)1 << affine->params) - 1);
+    for (uint64_t u = 0; u < affine->units; u++) {
+        const int32_t q = (int32_t)stream_word(stored, u, affine->params) - (int32_t)offset;
+        (*values)[u] = (float)q * (qem_f16_to_f32(supers[u / affine->per_super]) / steps);
     }
     return QEM_OK;
 }
 
-static uint32_t read_code(const uint8_t *codes, uint64_t codes_bytes, uint64_t index, uint32_t bits)
+qem_status qem_affine_expand(qem_context *context, qem_affine *a)
 {
-    const uint64_t bit = index * bits, byte = bit / 8;
-    uint64_t word = 0;
-    for (uint64_t b = 0; b < 5 && byte + b < codes_bytes; b++) word |= (uint64_t)codes[byte + b] << (8 * b);
-    return (uint32_t)(word >> (bit % 8)) & (((uint32_t)1 << bits) - 1u);
+    if (a->has_scale) QEM_TRY(expand_params(context, a, a->scale_stored, a->scale_super, 0, &a->scale));
+    if (!a->has_mean) return QEM_OK;
+    return expand_params(context, a, a->mean_stored, a->mean_super, a->params < 16 ? (uint32_t)1 << (a->params - 1) : 0, &a->mean);
 }
 
-static qem_status check_stage(qem_context *context, const qem_artifact *artifact, uint32_t index, const char *what)
+qem_status qem_outliers_expand(qem_context *context, qem_outliers *outliers)
 {
-    const qem_stage *s = &artifact->stages[index];
-    if (s->dim < 1 || s->dim > 65535 || s->k < 1 || s->k > (1u << 24) || s->levels > 8 ||
-        s->groups != (artifact->cols + s->dim - 1) / s->dim || s->code_bits != qem_code_bits(s->k) ||
-        (s->kind == QEM_CODEBOOK_UNIFORM && (s->dim != 1 || s->k > 65536)))
-        return qem_fail(context, QEM_ERR_FORMAT, "%s: stage %u: dim %u, k %llu, groups %llu, %u bits and %u levels do not fit "
-                        "a matrix of %llu columns", what, index, s->dim, (unsigned long long)s->k,
-                        (unsigned long long)s->groups, s->code_bits, s->levels, (unsigned long long)artifact->cols);
-    const uint64_t count = artifact->rows * s->groups;
-    const uint64_t element = s->codebook_dtype == QEM_DTYPE_F16 ? 2 : 4;
-    if (s->codes_bytes != qem_bit_stream_bytes(count, s->code_bits) ||
-        s->codebook_bytes != element * qem_codebook_floats(s->kind, artifact->cols, s->dim, s->k) ||
-        s->swap_map_bytes != qem_swap_map_bytes(artifact->rows, artifact->cols, s->levels))
-        return qem_fail(context, QEM_ERR_FORMAT, "%s: stage %u: codes, codebook or swap map have the wrong size", what, index);
-    if (s->k != ((uint64_t)1 << s->code_bits))
-        for (uint64_t i = 0; i < count; i++) {
-            const uint32_t code = read_code(s->codes, s->codes_bytes, i, s->code_bits);
-            if (code >= s->k)
-                return qem_fail(context, QEM_ERR_FORMAT, "%s: stage %u: code %llu is %u, but the codebook has %llu entries",
-                                what, index, (unsigned long long)i, code, (unsigned long long)s->k);
-        }
-    const uint64_t floats = s->kind == QEM_CODEBOOK_UNIFORM ? s->k : s->codebook_bytes / element;
-    for (uint64_t j = 0; j < floats; j++)
-        if (!isfinite(s->codebook[j]))
-            return qem_fail(context, QEM_ERR_FORMAT, "%s: stage %u: codebook element %llu is not finite", what, index,
-                            (unsigned long long)j);
+    if (outliers->value_dtype == QEM_DTYPE_F16)
+        return expand_halves(context, outliers->value_stored, outliers->count, &outliers->value);
+    outliers->value = outliers->value_stored;
     return QEM_OK;
-}
-
-static qem_status check_cells(qem_context *context, const qem_artifact *artifact, const char *what)
-{
-    const qem_cells *cells = &artifact->cells;
-    if (cells->intervals <= 1) return QEM_OK;
-    const qem_stage *s = &artifact->stages[0];
-    uint64_t ids = 1;
-    for (uint32_t p = 0; p < s->dim && ids <= (1u << 24); p++) ids *= cells->intervals;
-    int good = s->kind == QEM_CODEBOOK_SHARED && cells->intervals <= 255 && ids <= (1u << 24) && cells->count >= 1 &&
-               cells->count <= ids && cells->first[0] == 0 && cells->first[cells->count] == s->k;
-    for (uint64_t i = 0; good && i < cells->count; i++)
-        good = cells->id[i] < ids && (i == 0 || cells->id[i] > cells->id[i - 1]) && cells->first[i] < cells->first[i + 1];
-    for (uint32_t p = 0; good && p < s->dim; p++)
-        for (uint32_t c = 0; good && c + 1 < cells->intervals; c++) {
-            const float *cut = &cells->cuts[(uint64_t)p * (cells->intervals - 1) + c];
-            good = isfinite(*cut) && (c == 0 || cut[0] >= cut[-1]);
-        }
-    return good ? QEM_OK : qem_fail(context, QEM_ERR_FORMAT, "%s: the cells do not fit the codebook", what);
-}
-
-qem_status qem_artifact_check(qem_context *context, const qem_artifact *artifact, const char *what)
-{
-    if (artifact->rows < 1 || artifact->cols < 1 || artifact->stage_count < 1)
-        return qem_fail(context, QEM_ERR_FORMAT, "%s: an artifact needs at least one row, column and stage", what);
-    for (uint32_t i = 0; i < artifact->stage_count; i++) QEM_TRY(check_stage(context, artifact, i, what));
-    return check_cells(context, artifact, what);
 }

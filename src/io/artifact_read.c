@@ -348,6 +348,7 @@ static qem_status load(const qem_io_reader *reader, const json_t *root, qem_arti
                                MAX_STAGES);
     loader l = { *reader, root, NULL, 0, NULL };
     QEM_TRY(qem_artifact_new(reader->context, reader->entry->name, rows, cols, (uint32_t)json_array_size(stages),
+                             (uint32_t)json_array_size(stages),
                              &l.artifact));
     qem_status status = fill(&l, stages);
     if (status != QEM_OK) qem_artifact_destroy(&l.artifact);

@@ -47,6 +47,7 @@ const char *qem_codebook_kind_word(qem_codebook_kind kind)
     case QEM_CODEBOOK_SHARED: return "shared";
     case QEM_CODEBOOK_PER_GROUP: return "per_group";
     case QEM_CODEBOOK_UNIFORM: return "uniform";
+    case QEM_CODEBOOK_TABLE: return "table";
     }
     return "?";
 }

@@ -44,6 +44,8 @@ static qem_kmeans_args kmeans_args(const qem_fit *fit)
     args.restarts = fit->recipe.restarts;
     args.tolerance = fit->recipe.tolerance;
     args.seed = fit->context->seed;
+    args.element_weight = fit->element_weight;
+    args.point_weight = fit->point_weight;
     args.codebook = fit->codebook;
     args.labels = fit->labels;
     return args;

@@ -12,8 +12,10 @@ typedef struct qem_fit {
     qem_context *context;
     const qem_backend *backend;
     qem_recipe recipe;      /* resolved: every default filled in */
-    qem_subvectors points;  /* the matrix, swapped if the recipe says so, cut by recipe.dim */
+    qem_subvectors points;  /* the matrix as the blocks before leave it (standardized, swapped), cut by recipe.dim */
     uint64_t point_count;   /* rows * groups */
+    /* Weights of the squared error, at most one of both; NULL: 1. See qem_kmeans_args. */
+    const float *element_weight, *point_weight; /* device */
     uint64_t k;             /* centroids per codebook that the budget allows; partition lowers it to what is needed */
 
     /* set by partition (vector methods) */
@@ -26,6 +28,12 @@ typedef struct qem_fit {
     float *codebook;        /* device, as stored (rounded to the stored type) in the layout of qem_stage */
     uint32_t *labels;       /* device, [point_count] */
     float scale, mean;      /* uniform grids */
+    qem_table table;        /* QEM_CODEBOOK_TABLE */
+    uint8_t *group_bits;    /* host, [groups], or NULL; k is then that of the widest group */
+    uint32_t cells_of_rows; /* rotations: 0 none, 1 opq, more lopq */
+    float *rotation;        /* device, [cells_of_rows][cols][cols] */
+    float *coarse;          /* device, [cells_of_rows][cols], lopq */
+    uint32_t *row_cells;    /* device, [rows], lopq */
 } qem_fit;
 
 typedef struct qem_method_ops {
@@ -41,6 +49,9 @@ typedef struct qem_method_ops {
 
     /* Vector methods: cuts the points into problems and lowers fit->k to the distinct sub-vectors there are. */
     qem_status (*partition)(qem_fit *fit);
+    /* Methods with units of their own (grid, nf): the scale and mean of each for fit->k levels, written to the affine step's f32
+     * tables (its sizes are set, has_scale and has_mean say which tables are there). x: device, the matrix before that step. */
+    qem_status (*units)(qem_fit *fit, const float *x, qem_affine *affine);
     /* Codebook and labels for fit->k. */
     qem_status (*fit)(qem_fit *fit);
     /* Labels of new rows: the points are theirs, the codebook that of stage 0 of `base` in device memory. */

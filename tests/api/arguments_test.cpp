@@ -153,7 +153,7 @@ const Case kCases[] = {
           s.recipe.codebook = QEM_DTYPE_F16;
           return s.quantize_it();
       } },
-    { "reserved field", RECIPE(reserved[22] = 1), QEM_ERR_ARGUMENT, "reserved" },
+    { "reserved field", RECIPE(reserved[11] = 1), QEM_ERR_ARGUMENT, "reserved" },
     { "reserved32", RECIPE(reserved32 = 1), QEM_ERR_ARGUMENT, "reserved" },
     { "recipe size", RECIPE(size = 8), QEM_ERR_ARGUMENT, "qem_recipe" },
     { "recipe version", RECIPE(version = 0), QEM_ERR_ARGUMENT, "qem_recipe" },

@@ -173,7 +173,7 @@ void IoTest::fill_cells(const ArtifactShape &shape, qem_artifact *artifact)
 qem_artifact *IoTest::make(const ArtifactShape &shape)
 {
     qem_artifact *artifact = nullptr;
-    EXPECT_EQ(qem_artifact_new(context, shape.name.c_str(), shape.rows, shape.cols, shape.stages, &artifact), QEM_OK);
+    EXPECT_EQ(qem_artifact_new(context, shape.name.c_str(), shape.rows, shape.cols, shape.stages, shape.stages, &artifact), QEM_OK);
     artifact->source_dtype = QEM_DTYPE_BF16;
     artifact->recipe = QEM_RECIPE_INIT;
     artifact->recipe.method = QEM_METHOD_PQ;

@@ -15,6 +15,14 @@ using namespace qem_test;
 
 namespace {
 
+qem_layer layer_of(uint32_t stage)
+{
+    qem_layer layer = {};
+    layer.stage_first = stage;
+    layer.stage_count = 1;
+    return layer;
+}
+
 TEST(ProductStages, StagesAreAdded)
 {
     const uint64_t rows = 37, batch = 5;
@@ -29,7 +37,9 @@ TEST(ProductStages, StagesAreAdded)
             qem_stage stages[2] = { a->stages[0], b->stages[0] };
             qem_artifact both = *a;
             both.stages = stages;
-            both.stage_count = 2;
+            qem_layer layers[2] = { layer_of(0), layer_of(1) };
+            both.layers = layers;
+            both.layer_count = both.stage_count = 2;
             std::vector<float> decoded(rows * cols), y(batch * rows), scalar_y(batch * rows);
             context.must(qem_dequantize(context, &both, 0, rows, QEM_DTYPE_F32, decoded.data(), 0));
             context.must(qem_matmul(context, &both, batch, QEM_DTYPE_F32, x.x.data(), 0, QEM_DTYPE_F32, y.data(), 0, nullptr, 0));
@@ -68,7 +78,9 @@ TEST(ProductStages, DecodedStagesAreAdded)
         qem_stage stages[2] = { a->stages[0], b->stages[0] };
         qem_artifact both = *a;
         both.stages = stages;
-        both.stage_count = 2;
+        qem_layer layers[2] = { layer_of(0), layer_of(1) };
+        both.layers = layers;
+        both.layer_count = both.stage_count = 2;
         for (qem_isa isa : available_isas())
             for (uint64_t begin : { 0, 9 }) {
                 const Context context(with_threads(2, isa));
