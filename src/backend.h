@@ -175,6 +175,7 @@ typedef struct qem_backend {
     void (*release)(qem_context *, void *device);
     qem_status (*to_device)(qem_context *, void *device, const void *host, uint64_t bytes);
     qem_status (*to_host)(qem_context *, void *host, const void *device, uint64_t bytes);
+    qem_status (*copy)(qem_context *, void *device, const void *other_device, uint64_t bytes);
     qem_status (*zero)(qem_context *, void *device, uint64_t bytes);
 
     /* any view -> f32 matrix (borrowed when it is one already); DATA names the first element that is not finite. `what`

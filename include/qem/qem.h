@@ -373,7 +373,7 @@ typedef struct qem_plan {
     uint32_t intervals;       /* hyperchr: l (0 while it is open: default l without data); other methods 0 or 1 */
     uint32_t levels;
     qem_dtype codebook;
-    uint32_t reserved32;
+    uint32_t stages;          /* residual layers and mixed rates have more than one: k, dim, ... are those of the first */
     uint64_t cells;           /* hyperchr with data: non-empty cells, else 0 */
     qem_parts parts;
     uint64_t stored_bytes;
@@ -389,8 +389,9 @@ typedef struct qem_plan {
 
 /*
  * Says what `recipe` costs for a matrix of the shape of `view`, without fitting. With view->data NULL only the shape is
- * used; with data the caps are found too (k never exceeds the distinct sub-vectors of the largest group or of all cells;
- * hyperchr's cells and default intervals), and the result is what qem_quantize stores.
+ * used (means that are stored only where they pay are counted as stored); with data the caps are found too (k never exceeds
+ * the distinct sub-vectors of the largest group or of all cells; hyperchr's cells and default intervals), and the result is
+ * what qem_quantize stores. Residual layers are planned by their shape in both cases.
  * Errors: ARGUMENT (k above the number of sub-vectors, ...), BUDGET (nothing fits), DATA, MEMORY.
  */
 QEM_API qem_status qem_make_plan(qem_context *context, const qem_view *view, const qem_recipe *recipe, qem_plan *plan);

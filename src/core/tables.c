@@ -3,6 +3,5 @@
 
 float qem_table_level(qem_table table, uint64_t k, uint32_t code)
 {
-    (void)k;
-    return table == QEM_TABLE_INTEGERS ? (float)code : 0.0f; /* NF: with the method */
+    return table == QEM_TABLE_UNIFORM && k > 1 ? (float)code / (float)(k - 1) : 0.0f; /* NF: with the method */
 }

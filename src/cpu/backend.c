@@ -28,6 +28,7 @@ const qem_backend qem_cpu_backend = {
     .release = qem_release,
     .to_device = copy,
     .to_host = copy,
+    .copy = copy,
     .zero = zero,
     .load = qem_cpu_load,
     .extremes = qem_cpu_extremes,

@@ -51,10 +51,18 @@ static qem_kmeans_args kmeans_args(const qem_fit *fit)
     return args;
 }
 
-qem_status qem_fit_kmeans(qem_fit *fit)
+qem_status qem_fit_kmeans_exact(qem_fit *fit)
 {
     const qem_kmeans_args args = kmeans_args(fit);
     return fit->backend->kmeans(fit->context, &args);
+}
+
+qem_status qem_fit_kmeans(qem_fit *fit)
+{
+    QEM_TRY(qem_fit_kmeans_exact(fit));
+    if (!fit->recipe.codebook_bits) return QEM_OK;
+    QEM_TRY(qem_fit_round_codebook(fit));
+    return qem_fit_assign(fit);
 }
 
 qem_status qem_fit_assign(qem_fit *fit)

@@ -270,6 +270,10 @@ static qem_status store(qem_fit *fit, const lloyd_state *state)
         stored[j] = level;
     }
     QEM_TRY(fit->backend->to_device(fit->context, fit->codebook, stored, fit->k * sizeof(float)));
+    if (fit->recipe.codebook_bits) {
+        QEM_TRY(qem_fit_round_codebook(fit));
+        QEM_TRY(fit->backend->to_host(fit->context, stored, fit->codebook, fit->k * sizeof(float)));
+    }
     return qem_fit_scalar_labels(fit, stored, fit->k);
 }
 
