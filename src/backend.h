@@ -238,11 +238,17 @@ typedef struct qem_backend {
      * tables of as many entries as there are units, each may be NULL. Sums in a fixed order. */
     qem_status (*unit_stats)(qem_context *, const float *x, uint64_t rows, uint64_t cols, qem_axis axis, uint64_t block,
                              float *least, float *greatest, double *mean, double *square);
-    /* z = (x - mean[u]) / scale[u] by the steps from the last to the first, each operation rounded once; 0 where a scale is 0.
-     * z may be x. The steps' tables are host memory here. */
+    /* The same of the matrix standardized by the steps, in double: (x - mean[u]) * (1 / scale[u]), 0 where a scale is 0; from the
+     * last to the first. Extremes beyond f32 are the largest floats. The steps' tables are host memory. */
+    qem_status (*standardized_stats)(qem_context *, const float *x, uint64_t rows, uint64_t cols, const qem_decode_affine *steps,
+                                     uint32_t count, qem_axis axis, uint64_t block, float *least, float *greatest, double *mean,
+                                     double *square);
+    /* z = (x - mean[u]) / scale[u] by the steps from the last to the first, each operation rounded once; +0 where a scale is 0.
+     * z may be x; without steps it is a copy. The steps' tables are host memory here. */
     qem_status (*standardize)(qem_context *, const float *x, uint64_t rows, uint64_t cols, const qem_decode_affine *steps,
                               uint32_t count, float *z);
-    /* weight = importance * product of all scale[u]^2; importance: NULL, [cols] or [rows, cols] (importance_rows 0, 1, rows). */
+    /* weight = importance * product of all scale[u]^2 * a power of two that keeps all of them up to 1 (weights count only
+     * against each other), in double, rounded once; importance: NULL, [cols] or [rows, cols] (importance_rows 0, 1, rows). */
     qem_status (*element_weights)(qem_context *, uint64_t rows, uint64_t cols, const qem_decode_affine *steps, uint32_t count,
                                   const float *importance, uint64_t importance_rows, float *weight);
     /* For each block: the integer q of 1 .. 2^bits - 1 with the least sum of importance * (x - level * scale)^2 over its

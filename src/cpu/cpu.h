@@ -34,6 +34,16 @@ qem_status qem_cpu_swap_forward(qem_context *, const float *x, uint64_t rows, ui
 qem_status qem_cpu_swap_inverse(qem_context *, const float *ordered, const uint8_t *map, uint64_t rows, uint64_t cols,
                                 uint32_t levels, float *restored);
 
+qem_status qem_cpu_unit_stats(qem_context *, const float *x, uint64_t rows, uint64_t cols, qem_axis axis, uint64_t block,
+                              float *least, float *greatest, double *mean, double *square);
+qem_status qem_cpu_standardized_stats(qem_context *, const float *x, uint64_t rows, uint64_t cols, const qem_decode_affine *steps,
+                                      uint32_t count, qem_axis axis, uint64_t block, float *least, float *greatest, double *mean,
+                                      double *square);
+qem_status qem_cpu_standardize(qem_context *, const float *x, uint64_t rows, uint64_t cols, const qem_decode_affine *steps,
+                               uint32_t count, float *z);
+qem_status qem_cpu_element_weights(qem_context *, uint64_t rows, uint64_t cols, const qem_decode_affine *steps, uint32_t count,
+                                   const float *importance, uint64_t importance_rows, float *weight);
+
 qem_status qem_cpu_pack(qem_context *, const uint32_t *labels, uint64_t count, uint32_t bits, uint8_t *stream);
 qem_status qem_cpu_decode(qem_context *, const qem_decode_args *args);
 
