@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../methods/standardize.h"
+#include "../methods/standardize_encode.h"
 
 #define SEARCH_ROUNDS 2 /* fits and searches for the scales of blocks before the fit that counts */
 
@@ -31,12 +32,9 @@ static qem_status add_units(qem_context *context, qem_layer_fit *layer)
 {
     const qem_backend *backend = context->backend;
     qem_affine *a = &layer->affine[0];
-    a->axis = layer->recipe.grid_axis;
-    a->block = layer->recipe.grid_block;
-    a->params = layer->recipe.params ? layer->recipe.params : 16;
+    *a = qem_affine_make(layer->recipe.grid_axis, layer->recipe.grid_block, layer->recipe.params, layer->rows, layer->cols);
     a->has_scale = 1;
     a->has_mean = layer->ops->units_have_means;
-    qem_affine_sizes(a, layer->rows, layer->cols);
     QEM_TRY(qem_affine_alloc(context, a));
     QEM_TRY(layer->ops->units(context, backend, standardized(layer), layer->rows, layer->cols, a));
     QEM_TRY(qem_affine_store(context, a));
@@ -311,8 +309,9 @@ static qem_status encode_steps(qem_context *context, qem_layer_fit *layer, const
         if (b->axis == QEM_AXIS_COLUMN || b->axis == QEM_AXIS_TENSOR) {
             QEM_TRY(qem_affine_copy(context, b, a));
         } else if (i == 0 && units) {
-            a->axis = b->axis, a->block = b->block, a->params = b->params, a->has_scale = b->has_scale, a->has_mean = b->has_mean;
-            qem_affine_sizes(a, layer->rows, layer->cols);
+            *a = qem_affine_make(b->axis, b->block, b->params, layer->rows, layer->cols);
+            a->has_scale = b->has_scale;
+            a->has_mean = b->has_mean;
             QEM_TRY(qem_affine_alloc(context, a));
             QEM_TRY(layer->ops->units(context, context->backend, standardized(layer), layer->rows, layer->cols, a));
             QEM_TRY(qem_affine_store(context, a));

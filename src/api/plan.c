@@ -4,6 +4,7 @@
 
 #include "../core/fixed.h"
 #include "../methods/outliers.h"
+#include "../methods/standardize.h"
 #include "layer.h"
 
 /* ---- what a recipe is charged ---- */
@@ -97,21 +98,15 @@ static void mix_rates(const qem_method_ops *ops, const qem_recipe *r, uint64_t r
 
 void qem_plan_steps(const qem_method_ops *ops, const qem_recipe *r, uint64_t rows, uint64_t cols, qem_layer_plan *plan)
 {
-    const uint32_t params = r->params ? r->params : 16;
-    const int means = r->means != QEM_MEANS_NEVER;
-    qem_affine *a = plan->affine;
     memset(plan->affine, 0, sizeof plan->affine);
-    if (ops->units) *a++ = (qem_affine){ .axis = r->grid_axis, .block = r->grid_block, .has_mean = ops->units_have_means };
-    if (r->standardize & QEM_STANDARDIZE_BLOCK) *a++ = (qem_affine){ .axis = QEM_AXIS_BLOCK, .block = r->standardize_block };
-    if (r->standardize & QEM_STANDARDIZE_ROW)
-        *a++ = (qem_affine){ .axis = QEM_AXIS_ROW, .has_mean = means && !(r->standardize & QEM_STANDARDIZE_COLUMN) };
-    if (r->standardize & QEM_STANDARDIZE_COLUMN) *a++ = (qem_affine){ .axis = QEM_AXIS_COLUMN, .has_mean = means };
-    plan->affine_count = (uint32_t)(a - plan->affine);
-    for (uint32_t i = 0; i < plan->affine_count; i++) {
-        plan->affine[i].params = params;
-        plan->affine[i].has_scale = 1;
-        qem_affine_sizes(&plan->affine[i], rows, cols);
+    plan->affine_count = 0;
+    if (ops->units) {
+        qem_affine *a = &plan->affine[plan->affine_count++];
+        *a = qem_affine_make(r->grid_axis, r->grid_block, r->params, rows, cols);
+        a->has_scale = 1;
+        a->has_mean = ops->units_have_means;
     }
+    plan->affine_count += qem_standardize_shape(rows, cols, r, plan->affine + plan->affine_count);
 }
 
 static uint64_t step_bytes(const qem_layer_plan *plan)

@@ -50,6 +50,7 @@ const qem_backend qem_cpu_backend = {
     .standardized_stats = qem_cpu_standardized_stats,
     .standardize = qem_cpu_standardize,
     .element_weights = qem_cpu_element_weights,
+    .rotate = qem_cpu_rotate,
     .pack = qem_cpu_pack,
     .decode = qem_cpu_decode,
     .matmul_workspace = qem_cpu_matmul_workspace,

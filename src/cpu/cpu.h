@@ -43,6 +43,8 @@ qem_status qem_cpu_standardize(qem_context *, const float *x, uint64_t rows, uin
                                uint32_t count, float *z);
 qem_status qem_cpu_element_weights(qem_context *, uint64_t rows, uint64_t cols, const qem_decode_affine *steps, uint32_t count,
                                    const float *importance, uint64_t importance_rows, float *weight);
+qem_status qem_cpu_rotate(qem_context *, const float *x, uint64_t rows, uint64_t cols, const float *rotation,
+                          const float *before, const float *after, float *out);
 
 qem_status qem_cpu_pack(qem_context *, const uint32_t *labels, uint64_t count, uint32_t bits, uint8_t *stream);
 qem_status qem_cpu_decode(qem_context *, const qem_decode_args *args);
