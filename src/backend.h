@@ -260,9 +260,9 @@ typedef struct qem_backend {
 
     /* ---- outliers ---- */
 
-    /* The `count` elements of the largest |x - mean[column]| * inverse[column] (f32 products, ties to the lowest index), or, with
-     * count UINT64_MAX, all with a score above `threshold`; index: host, row-major, ascending, *found of them. With index NULL
-     * they are only counted. */
+    /* The `count` elements of the largest |x - mean[column]| * inverse[column] (a difference and a product of f32; NaN is 0; ties
+     * to the lowest index), or, with count UINT64_MAX, all with a score above `threshold`. index: host, row-major, ascending,
+     * *found of them; with NULL they are only counted. mean, inverse: host. */
     qem_status (*select_outliers)(qem_context *, const float *x, uint64_t rows, uint64_t cols, const float *mean,
                                   const float *inverse, uint64_t count, float threshold, uint64_t *index, uint64_t *found);
     /* x[index[i]] = value[i]; gather: value[i] = x[index[i]]. index and value are host memory. */

@@ -33,6 +33,8 @@ qem_status qem_cpu_swap_forward(qem_context *, const float *x, uint64_t rows, ui
                                 float *ordered, uint8_t *map);
 qem_status qem_cpu_swap_inverse(qem_context *, const float *ordered, const uint8_t *map, uint64_t rows, uint64_t cols,
                                 uint32_t levels, float *restored);
+qem_status qem_cpu_swap_by_map(qem_context *, const float *x, const uint8_t *map, uint64_t rows, uint64_t cols, uint32_t levels,
+                               float *ordered);
 
 qem_status qem_cpu_unit_stats(qem_context *, const float *x, uint64_t rows, uint64_t cols, qem_axis axis, uint64_t block,
                               float *least, float *greatest, double *mean, double *square);
@@ -45,6 +47,12 @@ qem_status qem_cpu_element_weights(qem_context *, uint64_t rows, uint64_t cols, 
                                    const float *importance, uint64_t importance_rows, float *weight);
 qem_status qem_cpu_rotate(qem_context *, const float *x, uint64_t rows, uint64_t cols, const float *rotation,
                           const float *before, const float *after, float *out);
+
+qem_status qem_cpu_select_outliers(qem_context *, const float *x, uint64_t rows, uint64_t cols, const float *mean,
+                                   const float *inverse, uint64_t count, float threshold, uint64_t *index, uint64_t *found);
+qem_status qem_cpu_scatter(qem_context *, float *x, const uint64_t *index, const float *value, uint64_t count);
+qem_status qem_cpu_gather(qem_context *, const float *x, const uint64_t *index, uint64_t count, float *value);
+qem_status qem_cpu_subtract(qem_context *, float *x, const float *y, uint64_t count);
 
 qem_status qem_cpu_pack(qem_context *, const uint32_t *labels, uint64_t count, uint32_t bits, uint8_t *stream);
 qem_status qem_cpu_decode(qem_context *, const qem_decode_args *args);
