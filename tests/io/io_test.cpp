@@ -204,7 +204,8 @@ qem_artifact *IoTest::make(const ArtifactShape &shape)
 std::string IoTest::fingerprint(const qem_artifact *artifact)
 {
     char *text = nullptr;
-    EXPECT_EQ(qem_artifact_text(context, artifact, &text), QEM_OK);
+    int version = 0;
+    EXPECT_EQ(qem_artifact_text(context, artifact, &text, &version), QEM_OK);
     std::string all = text ? text : "";
     qem_release(context, text);
     for (uint32_t i = 0; i < artifact->stage_count; i++) {
