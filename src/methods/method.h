@@ -64,6 +64,8 @@ typedef struct qem_method_ops {
 qem_status qem_fit_problems(qem_fit *fit, uint64_t count);
 /* k-means over fit->problems into fit->codebook and fit->labels: the fit of every vector method. */
 qem_status qem_fit_kmeans(qem_fit *fit);
+/* The arguments of both, to be changed by who needs other points. */
+qem_kmeans_args qem_fit_kmeans_args(const qem_fit *fit);
 /* Labels for fit->problems against fit->codebook. */
 qem_status qem_fit_assign(qem_fit *fit);
 /* Labels against k ascending levels: nearest, a tie goes up. `levels` is host memory. */
