@@ -46,6 +46,7 @@ const qem_backend qem_cpu_backend = {
     .swap_forward = qem_cpu_swap_forward,
     .swap_inverse = qem_cpu_swap_inverse,
     .cross_product = qem_cpu_cross_product,
+    .rotate = qem_cpu_rotate,
     .pack = qem_cpu_pack,
     .decode = qem_cpu_decode,
     .matmul_workspace = qem_cpu_matmul_workspace,

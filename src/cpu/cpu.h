@@ -36,6 +36,8 @@ qem_status qem_cpu_swap_inverse(qem_context *, const float *ordered, const uint8
 
 qem_status qem_cpu_cross_product(qem_context *, const float *a, const float *b, uint64_t rows, uint64_t cols_a,
                                  uint64_t cols_b, double *product);
+qem_status qem_cpu_rotate(qem_context *, const float *x, uint64_t rows, uint64_t cols, const float *rotation,
+                          const float *before, const float *after, float *out);
 
 qem_status qem_cpu_pack(qem_context *, const uint32_t *labels, uint64_t count, uint32_t bits, uint8_t *stream);
 qem_status qem_cpu_decode(qem_context *, const qem_decode_args *args);

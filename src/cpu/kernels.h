@@ -15,6 +15,7 @@
 #include <qem/qem.h>
 
 #include "../core/context.h"
+#include "affine_tile.h"
 #include "code_tile.h"
 #include "products.h"
 #include "tiles.h"
@@ -70,6 +71,14 @@ typedef struct qem_cpu_kernels {
      * rest of the last one 0. merge is the inverse: x[2j] = bit ? small : large. No overlap of in and out. */
     void (*pair_split)(const float *x, size_t pairs, float *small, float *large, uint64_t *bits);
     void (*pair_merge)(const float *small, const float *large, const uint64_t *bits, size_t pairs, float *x);
+
+    /* One step of de-standardization (affine_tile.h). */
+    void (*affine)(const qem_affine_tile *tile);
+
+    /* out[r * ldo + j] = chain fmaf(x[r * ldx + p], rotation[p * cols + j], .) over p ascending from after[j], or from +0 where
+     * after is NULL; j, p < cols, r < rows. No overlap of x and out. */
+    void (*rotate_rows)(const float *x, size_t ldx, size_t rows, size_t cols, const float *rotation, const float *after,
+                        float *out, size_t ldo);
 
     /* y[i] += x[i] */
     void (*add)(const float *x, size_t n, float *y);

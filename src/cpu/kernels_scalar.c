@@ -159,6 +159,27 @@ static void pair_merge(const float *small, const float *large, const uint64_t *b
     }
 }
 
+static void affine(const qem_affine_tile *tile)
+{
+    for (size_t row = 0; row < tile->rows; row++)
+        for (size_t j = 0; j < tile->width; j++) {
+            const size_t unit = row * tile->unit_stride + (tile->block ? (tile->phase + j) / tile->block : 0);
+            float *x = tile->x + row * tile->stride + j;
+            *x = fmaf(*x, tile->scale ? tile->scale[unit] : 1.0f, tile->mean ? tile->mean[unit] : 0.0f);
+        }
+}
+
+static void rotate_rows(const float *x, size_t ldx, size_t rows, size_t cols, const float *rotation, const float *after,
+                        float *out, size_t ldo)
+{
+    for (size_t r = 0; r < rows; r++) {
+        float *row = out + r * ldo;
+        for (size_t j = 0; j < cols; j++) row[j] = after ? after[j] : 0.0f;
+        for (size_t p = 0; p < cols; p++)
+            for (size_t j = 0; j < cols; j++) row[j] = fmaf(x[r * ldx + p], rotation[p * cols + j], row[j]);
+    }
+}
+
 static void add(const float *x, size_t n, float *y)
 {
     for (size_t i = 0; i < n; i++) y[i] += x[i];
@@ -300,6 +321,8 @@ void qem_kernels_scalar(qem_cpu_kernels *kernels)
         .decode_tile = decode_tile,
         .pair_split = pair_split,
         .pair_merge = pair_merge,
+        .affine = affine,
+        .rotate_rows = rotate_rows,
         .add = add,
         .f32_to_f16 = f32_to_f16,
         .f32_to_bf16 = f32_to_bf16,

@@ -19,6 +19,10 @@ typedef __mmask16 vm;
 QEM_INLINE vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
 QEM_INLINE void vf_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
 QEM_INLINE void vf_stream(float *p, vf a) { _mm512_stream_ps(p, a); } /* past the caches; p aligned to the vector */
+QEM_INLINE vf vf_halves(const float *p) /* p[0] in the lower half of the lanes, p[1] in the upper */
+{
+    return _mm512_insertf32x8(_mm512_set1_ps(p[0]), _mm256_set1_ps(p[1]), 1);
+}
 QEM_INLINE vf vf_set1(float a) { return _mm512_set1_ps(a); }
 QEM_INLINE vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 QEM_INLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }

@@ -7,6 +7,7 @@
 
 #include <qem/qem.h>
 
+#include "affine_tile.h"
 #include "code_tile.h"
 #include "tiles.h"
 
@@ -33,6 +34,9 @@
     void qem_end_streaming_##isa(void);                                                                                   \
     void qem_pair_split_##isa(const float *x, size_t pairs, float *small, float *large, uint64_t *bits);                  \
     void qem_pair_merge_##isa(const float *small, const float *large, const uint64_t *bits, size_t pairs, float *x);      \
+    void qem_affine_##isa(const qem_affine_tile *tile);                                                                   \
+    void qem_rotate_rows_##isa(const float *x, size_t ldx, size_t rows, size_t cols, const float *rotation,               \
+                               const float *after, float *out, size_t ldo);                                               \
     void qem_add_##isa(const float *x, size_t n, float *y);                                                               \
     int qem_f32_to_f16_##isa(const float *x, size_t n, uint16_t *out);                                                    \
     int qem_f32_to_bf16_##isa(const float *x, size_t n, uint16_t *out);                                                   \
