@@ -62,13 +62,14 @@ typedef struct qem_kmeans_args {
     uint64_t problem_count;
     qem_dtype codebook_dtype;    /* F32 or F16: codes are assigned against centroids rounded to it */
     uint32_t iterations, restarts;
+    uint32_t warm;               /* 1: no seeds: the passes go on from what codebook and labels hold (restarts then counts as 1) */
     double tolerance;
     uint64_t seed;
     /* Importance of the squared error, or NULL for 1: of each element, in the places of points.x (the error of an element
      * is weight * (x - c)^2, so the search is weighted too), or of each sub-vector, by id (the search is not). One of both. */
     const float *element_weight, *point_weight; /* device; finite, >= 0 */
-    float *codebook;             /* device out; entries not used repeat entry 0, so that no search picks them */
-    uint32_t *labels;            /* device out, indexed by sub-vector id */
+    float *codebook;             /* device out (warm: in and out); entries not used repeat entry 0, so that no search picks them */
+    uint32_t *labels;            /* device out (warm: in and out), indexed by sub-vector id */
     uint64_t *used;              /* host out, one a problem; may be NULL */
     double *objective;           /* host out, one a problem: sum of squared distances; may be NULL */
 } qem_kmeans_args;

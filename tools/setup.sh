@@ -22,6 +22,7 @@ provided() {
         libc6-dev) have cc && have_header stdio.h ;;
         libjansson-dev) have_pkg jansson ;;
         libxxhash-dev) have_pkg libxxhash ;;
+        libopenblas-serial-dev) have_pkg openblas || have_pkg lapack ;; # any LAPACK will do, OpenBLAS is the fast one
         gnuplot-nox) have gnuplot ;;
         libgtest-dev) have_header gtest/gtest.h c++ ;;
         libbenchmark-dev) have_header benchmark/benchmark.h c++ ;;
@@ -51,7 +52,7 @@ install_missing() {
         apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >/dev/null
 }
 
-build_packages=(cmake gcc libc6-dev ninja-build pkg-config libjansson-dev libxxhash-dev)
+build_packages=(cmake gcc libc6-dev ninja-build pkg-config libjansson-dev libxxhash-dev libopenblas-serial-dev)
 test_packages=(g++ libgtest-dev libbenchmark-dev python3 python3-numpy gnuplot-nox)
 
 # build_tree DIRECTORY [cmake options]: configures and builds. A directory keeps the generator it was made with.

@@ -281,7 +281,8 @@ typedef enum qem_means {
 /* Where opq's and lopq's rotations start. */
 typedef enum qem_rotation_start {
     QEM_ROTATION_IDENTITY = 0, /* never worse than pq */
-    QEM_ROTATION_PCA = 1       /* principal axes, dealt out to the groups so that their variances balance */
+    QEM_ROTATION_PCA = 1,      /* principal axes, dealt out to the groups so that their variances balance */
+    QEM_ROTATION_BEST = 2      /* whichever of both has the less error before it is improved; never worse than pq */
 } qem_rotation_start;
 
 #define QEM_LEVELS_DEFAULT UINT32_MAX

@@ -51,6 +51,7 @@ const qem_backend qem_cpu_backend = {
     .standardized_stats = qem_cpu_standardized_stats,
     .standardize = qem_cpu_standardize,
     .element_weights = qem_cpu_element_weights,
+    .cross_product = qem_cpu_cross_product,
     .rotate = qem_cpu_rotate,
     .select_outliers = qem_cpu_select_outliers,
     .scatter = qem_cpu_scatter,

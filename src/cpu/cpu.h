@@ -45,6 +45,8 @@ qem_status qem_cpu_standardize(qem_context *, const float *x, uint64_t rows, uin
                                uint32_t count, float *z);
 qem_status qem_cpu_element_weights(qem_context *, uint64_t rows, uint64_t cols, const qem_decode_affine *steps, uint32_t count,
                                    const float *importance, uint64_t importance_rows, float *weight);
+qem_status qem_cpu_cross_product(qem_context *, const float *a, const float *b, uint64_t rows, uint64_t cols_a,
+                                 uint64_t cols_b, double *product);
 qem_status qem_cpu_rotate(qem_context *, const float *x, uint64_t rows, uint64_t cols, const float *rotation,
                           const float *before, const float *after, float *out);
 

@@ -110,6 +110,10 @@ typedef struct qem_cpu_kernels {
     /* One chunk of sums of x - center and (x - center)^2 in the same lanes: d = (double)x - center; s += d; q += d*d. */
     void (*sum_chunk)(const float *x, size_t n, double center, double *sum, double *squared);
 
+    /* sums[i * QEM_CROSS_B + j] = the chain fma(a[r * QEM_CROSS_A + i], b[r * QEM_CROSS_B + j], sums) for r = 0 .. n-1, for all
+     * columns i, j of two panels (cross.h). */
+    void (*cross_tile)(const double *a, const double *b, size_t n, double *sums);
+
     /* Pruned seed_step and nearest on points in k-d order, dim <= QEM_MOST_PRUNED_DIM; same results to the bit (tiles.h says
      * why). `lanes` points make a tile; 0 and NULL where there is none (scalar). */
     uint32_t lanes;

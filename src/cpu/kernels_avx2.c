@@ -30,6 +30,7 @@ void qem_kernels_avx2(qem_cpu_kernels *kernels)
     kernels->extremes = qem_extremes_avx2;
     kernels->error_chunk = qem_error_chunk_avx2;
     kernels->sum_chunk = qem_sum_chunk_avx2;
+    kernels->cross_tile = qem_cross_tile_avx2;
     kernels->lanes = 8;
     kernels->kd_split = qem_kd_split_avx2;
     kernels->seed_tiles = qem_seed_tiles_avx2;

@@ -30,6 +30,7 @@ void qem_kernels_avx512(qem_cpu_kernels *kernels)
     kernels->extremes = qem_extremes_avx512;
     kernels->error_chunk = qem_error_chunk_avx512;
     kernels->sum_chunk = qem_sum_chunk_avx512;
+    kernels->cross_tile = qem_cross_tile_avx512;
     kernels->lanes = 16;
     kernels->kd_split = qem_kd_split_avx512;
     kernels->seed_tiles = qem_seed_tiles_avx512;

@@ -5,6 +5,7 @@
 
 #include "../backend.h"
 #include "../core/half.h"
+#include "cross.h"
 #include "kernels.h"
 
 static void nearest(const float *x, size_t ld, size_t points, uint32_t dim, const float *c, const float *h, size_t ldc,
@@ -284,6 +285,14 @@ static void error_chunk(const float *x, const float *y, size_t n, double sums[3]
     *zeros = zero_count;
 }
 
+static void cross_tile(const double *a, const double *b, size_t n, double *sums)
+{
+    for (size_t r = 0; r < n; r++)
+        for (size_t i = 0; i < QEM_CROSS_A; i++)
+            for (size_t j = 0; j < QEM_CROSS_B; j++)
+                sums[i * QEM_CROSS_B + j] = fma(a[r * QEM_CROSS_A + i], b[r * QEM_CROSS_B + j], sums[i * QEM_CROSS_B + j]);
+}
+
 static void sum_chunk(const float *x, size_t n, double center, double *sum, double *squared)
 {
     double s[8] = { 0 }, q[8] = { 0 };
@@ -325,6 +334,7 @@ void qem_kernels_scalar(qem_cpu_kernels *kernels)
         .extremes = extremes,
         .error_chunk = error_chunk,
         .sum_chunk = sum_chunk,
+        .cross_tile = cross_tile,
         .lanes = 0, /* no pruning: the definition is brute force */
     };
     qem_product_kernels_scalar(&kernels->product);

@@ -75,7 +75,10 @@ static void lloyd(kmeans_job *job, qem_work *work, uint32_t restart, uint32_t th
     const double work_here = work_of(work->problem);
     double before = INFINITY;
     int done = args->iterations == 0;
-    qem_work_seed(work, args->seed, restart);
+    if (args->warm)
+        qem_work_warm(work, args->codebook, args->labels);
+    else
+        qem_work_seed(work, args->seed, restart);
     if (work->lanes) qem_prune_centroids(work);
     for (uint32_t pass = 1; pass <= args->iterations && !done && !stopped(job); pass++) {
         qem_work_update(work);
@@ -107,8 +110,9 @@ static void run_problem(kmeans_job *job, uint64_t number, uint32_t threads, void
     qem_work_gather(&work);
     double best = INFINITY;
     uint32_t best_restart = 0;
-    const int choose = args->restarts > 1;
-    for (uint32_t r = 0; r < args->restarts && !stopped(job); r++) {
+    const uint32_t restarts = args->warm ? 1 : args->restarts;
+    const int choose = restarts > 1;
+    for (uint32_t r = 0; r < restarts && !stopped(job); r++) {
         lloyd(job, &work, r, thread);
         const double objective = choose || args->objective ? qem_work_objective(&work) : 0.0;
         if (objective < best) {
@@ -119,7 +123,7 @@ static void run_problem(kmeans_job *job, uint64_t number, uint32_t threads, void
         }
     }
     /* the codebook is written by every restart: make the best one again unless it was the last */
-    if (choose && best_restart + 1 != args->restarts && !stopped(job)) lloyd(job, &work, best_restart, thread);
+    if (choose && best_restart + 1 != restarts && !stopped(job)) lloyd(job, &work, best_restart, thread);
     if (args->objective) args->objective[number] = best;
     atomic_fetch_add_explicit(&job->work_done, (uint64_t)work_of(problem), memory_order_relaxed);
     report(job, 0.0, thread);

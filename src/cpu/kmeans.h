@@ -87,6 +87,9 @@ int qem_prune_assign(qem_work *work);
 /* k-means++; sets work->k to the centroids really drawn, c, only_tail, and labels by nearest seed. */
 void qem_work_seed(qem_work *work, uint64_t seed, uint32_t restart);
 
+/* Instead of seeds: centroids as stored in the problem's codebook, and the labels that an earlier run left. */
+void qem_work_warm(qem_work *work, const float *codebook, const uint32_t *labels);
+
 /* Half norms of the first work->k centroids; pads the rest. */
 void qem_work_half_norms(qem_work *work);
 /* Labels from c and h; returns 1 if one differs from before. */

@@ -250,6 +250,28 @@ void qem_work_scatter(const qem_work *work, uint32_t *labels)
     }
 }
 
+void qem_work_warm(qem_work *work, const float *codebook, const uint32_t *labels)
+{
+    const qem_problem *problem = work->problem;
+    const float *stored = codebook + problem->codebook_offset;
+    uint64_t read[2] = { 0, 0 };
+    work->k = problem->k;
+    for (uint64_t j = 0; j < work->k; j++) {
+        for (uint32_t p = 0; p < work->width; p++)
+            work->c[p * work->ldc + j] = qem_work_scaled(work, p, stored[j * work->width + p]);
+        work->only_tail[j] = 0; /* the next update knows */
+    }
+    for (int s = 0; s < 2; s++) {
+        memset(work->segment[s].labels, 0, work->segment[s].padded * sizeof(uint32_t)); /* the padding is looked up too */
+        memset(work->segment[s].previous, 0, work->segment[s].padded * sizeof(uint32_t));
+    }
+    for (uint64_t i = 0; i < work->count; i++) {
+        const uint32_t id = qem_problem_id(problem, work->lanes ? work->order[i] : i);
+        const int s = work->segment[1].count > 0 && qem_subvector_group(work->points, id) + 1 == work->points->groups;
+        work->segment[s].labels[read[s]++] = labels[id] - problem->label_base;
+    }
+}
+
 float qem_work_scaled(const qem_work *work, uint32_t p, float stored)
 {
     const float value = (float)(((double)stored - work->mean[p]) * work->scale);

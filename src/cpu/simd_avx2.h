@@ -247,6 +247,7 @@ QEM_INLINE vd8 vd8_from_floats(const float *p)
     return vd8_make(_mm256_cvtps_pd(_mm_loadu_ps(p)), _mm256_cvtps_pd(_mm_loadu_ps(p + 4)));
 }
 QEM_INLINE vd8 vd8_set1(double a) { return vd8_make(_mm256_set1_pd(a), _mm256_set1_pd(a)); }
+QEM_INLINE vd8 vd8_load(const double *p) { return vd8_make(_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4)); }
 QEM_INLINE void vd8_store(double *p, vd8 a)
 {
     _mm256_storeu_pd(p, a.low);

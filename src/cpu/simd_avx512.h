@@ -224,6 +224,7 @@ QEM_INLINE __m128 vf_fold(const vf *a)
 typedef __m512d vd8;
 QEM_INLINE vd8 vd8_from_floats(const float *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
 QEM_INLINE vd8 vd8_set1(double a) { return _mm512_set1_pd(a); }
+QEM_INLINE vd8 vd8_load(const double *p) { return _mm512_loadu_pd(p); }
 QEM_INLINE void vd8_store(double *p, vd8 a) { _mm512_storeu_pd(p, a); }
 QEM_INLINE vd8 vd8_add(vd8 a, vd8 b) { return _mm512_add_pd(a, b); }
 QEM_INLINE vd8 vd8_sub(vd8 a, vd8 b) { return _mm512_sub_pd(a, b); }

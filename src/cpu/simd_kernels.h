@@ -46,6 +46,7 @@
     void qem_extremes_##isa(const float *x, size_t n, float *min, float *max);                                            \
     void qem_error_chunk_##isa(const float *x, const float *y, size_t n, double sums[3], double *max, uint64_t *zeros);   \
     void qem_sum_chunk_##isa(const float *x, size_t n, double center, double *sum, double *squared);                      \
+    void qem_cross_tile_##isa(const double *a, const double *b, size_t n, double *sums);                                  \
     void qem_kd_split_##isa(const float *x, size_t ld, uint32_t dim, uint32_t *index, size_t n, size_t half,               \
                             uint32_t *scratch);                                                                           \
     float qem_seed_tiles_##isa(const qem_tiles *tiles, const float *x, size_t ld, uint32_t dim, const float *center,      \

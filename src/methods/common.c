@@ -32,7 +32,7 @@ qem_status qem_fit_group_problems(qem_fit *fit, uint64_t k)
     return QEM_OK;
 }
 
-static qem_kmeans_args kmeans_args(const qem_fit *fit)
+qem_kmeans_args qem_fit_kmeans_args(const qem_fit *fit)
 {
     qem_kmeans_args args;
     memset(&args, 0, sizeof args);
@@ -53,7 +53,7 @@ static qem_kmeans_args kmeans_args(const qem_fit *fit)
 
 qem_status qem_fit_kmeans_exact(qem_fit *fit)
 {
-    const qem_kmeans_args args = kmeans_args(fit);
+    const qem_kmeans_args args = qem_fit_kmeans_args(fit);
     return fit->backend->kmeans(fit->context, &args);
 }
 
@@ -67,7 +67,7 @@ qem_status qem_fit_kmeans(qem_fit *fit)
 
 qem_status qem_fit_assign(qem_fit *fit)
 {
-    const qem_kmeans_args args = kmeans_args(fit);
+    const qem_kmeans_args args = qem_fit_kmeans_args(fit);
     return fit->backend->assign(fit->context, &args);
 }
 

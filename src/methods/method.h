@@ -76,6 +76,8 @@ qem_status qem_fit_kmeans_exact(qem_fit *fit);
 qem_status qem_fit_kmeans(qem_fit *fit);
 /* Rounds fit->codebook to integers of recipe.codebook_bits; nothing to do when that is 0. The labels are stale then. */
 qem_status qem_fit_round_codebook(qem_fit *fit);
+/* The arguments of both, to be changed by who needs other points. */
+qem_kmeans_args qem_fit_kmeans_args(const qem_fit *fit);
 /* Labels for fit->problems against fit->codebook. */
 qem_status qem_fit_assign(qem_fit *fit);
 /* Labels against k ascending levels: nearest, a tie goes up. `levels` is host memory. */

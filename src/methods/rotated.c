@@ -1,0 +1,345 @@
+/*
+ * Optimized product quantization (Ge, He, Ke, Sun 2013) of one set of rows: the codes of the rotated rows and the rotation are
+ * improved in turn. Each step lowers the same error: the codes' by Lloyd passes that go on from those of the round before, the
+ * rotation's by the orthogonal matrix that brings the rows closest to what their codes decode to.
+ */
+#include "rotated.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#include "rotation.h"
+
+#define LEAST_DROP 2e-3      /* of the error in a round: less ends the rounds */
+#define CHECK_ELEMENTS ((uint64_t)1 << 20) /* decoded at once to measure the error */
+
+typedef struct rounds {
+    qem_fit *fit;
+    qem_rotated_rows *part;
+    uint64_t cols;
+    double *product, *rotation; /* host, [cols][cols] */
+    float *rounded;             /* host, [cols][cols] */
+    uint8_t *codes;             /* device, packed labels */
+    double *objective;          /* host, [groups] */
+} rounds;
+
+qem_status qem_rotated_fits(const qem_fit *fit, const float *x, uint64_t rows, double growth, int *fits)
+{
+    float least, greatest;
+    QEM_TRY(fit->backend->extremes(fit->context, x, rows * fit->points.cols, &least, &greatest));
+    const double largest = fmax(-(double)least, greatest);
+    *fits = growth * largest * 2.0 * sqrt((double)fit->points.cols) < FLT_MAX; /* twice: centroids and roundings */
+    return QEM_OK;
+}
+
+void qem_rotated_problems(qem_fit *fit, const qem_rotated_rows *part)
+{
+    const qem_subvectors *v = &fit->points;
+    for (uint64_t g = 0; g < v->groups; g++)
+        fit->problems[g] = (qem_problem){
+            .key = part->cell * v->groups + g,
+            .first = g,
+            .step = v->groups,
+            .count = part->rows,
+            .k = fit->k,
+            .codebook_offset = g * fit->k * v->dim,
+            .width = g + 1 == v->groups ? v->tail_dim : v->dim,
+        };
+}
+
+static qem_kmeans_args arguments(const qem_fit *fit, const qem_rotated_rows *part, const float *x)
+{
+    qem_kmeans_args args = qem_fit_kmeans_args(fit);
+    args.points = qem_cut(x, part->rows, fit->points.cols, fit->points.dim);
+    args.point_weight = part->weight;
+    args.codebook = part->codebook;
+    args.labels = part->labels;
+    return args;
+}
+
+/* Passes over the groups of x, from seeds or from where the last ones ended; *error is what is left. */
+static qem_status lloyd(rounds *r, const float *x, uint32_t passes, int warm, double *error)
+{
+    qem_kmeans_args args = arguments(r->fit, r->part, x);
+    args.warm = (uint32_t)warm;
+    args.iterations = passes;
+    args.objective = r->objective;
+    QEM_TRY(r->fit->backend->kmeans(r->fit->context, &args));
+    *error = 0.0;
+    for (uint64_t g = 0; g < args.problem_count; g++) *error += r->objective[g];
+    return QEM_OK;
+}
+
+/* ---- what the codes decode to ---- */
+
+static qem_status pack(rounds *r)
+{
+    const qem_fit *fit = r->fit;
+    const uint32_t bits = qem_code_bits(fit->k);
+    return bits ? fit->backend->pack(fit->context, r->part->labels, r->part->rows * fit->points.groups, bits, r->codes) : QEM_OK;
+}
+
+static qem_status decode(rounds *r, uint64_t begin, uint64_t end, float *out)
+{
+    const qem_fit *fit = r->fit;
+    const uint32_t bits = qem_code_bits(fit->k);
+    int overflow;
+    const qem_decode_stage stage = {
+        .kind = QEM_CODEBOOK_PER_GROUP,
+        .dim = fit->points.dim,
+        .code_bits = bits,
+        .groups = fit->points.groups,
+        .k = fit->k,
+        .row_end = r->part->rows,
+        .codes = r->codes,
+        .codes_bytes = qem_bit_stream_bytes(r->part->rows * fit->points.groups, bits),
+        .codebook = r->part->codebook,
+    };
+    const qem_decode_args args = {
+        .rows = r->part->rows,
+        .cols = r->cols,
+        .row_begin = begin,
+        .row_end = end,
+        .stage_count = 1,
+        .stages = &stage,
+        .dtype = QEM_DTYPE_F32,
+        .out = out,
+        .row_stride = r->cols,
+        .overflow = &overflow,
+    };
+    return fit->backend->decode(fit->context, &args);
+}
+
+/* ---- rotations ---- */
+
+static qem_status upload(rounds *r)
+{
+    const qem_backend *backend = r->fit->backend;
+    const uint64_t n = r->cols, bytes = n * n * sizeof(float);
+    for (uint64_t i = 0; i < n * n; i++) r->rounded[i] = (float)r->rotation[i];
+    QEM_TRY(backend->to_device(r->fit->context, r->part->encoder, r->rounded, bytes));
+    for (uint64_t i = 0; i < n; i++)
+        for (uint64_t j = 0; j < n; j++) r->rounded[j * n + i] = (float)r->rotation[i * n + j];
+    return backend->to_device(r->fit->context, r->part->decoder, r->rounded, bytes);
+}
+
+static qem_status rotate(rounds *r)
+{
+    return r->fit->backend->rotate(r->fit->context, r->part->x, r->part->rows, r->cols, r->part->encoder, NULL, NULL, r->part->y);
+}
+
+static qem_status set_identity(rounds *r)
+{
+    memset(r->rotation, 0, (size_t)(r->cols * r->cols) * sizeof *r->rotation);
+    for (uint64_t i = 0; i < r->cols; i++) r->rotation[i * r->cols + i] = 1.0;
+    return upload(r);
+}
+
+/* The rotation for the codes of now; *found 0: there is none. */
+static qem_status next_rotation(rounds *r, int *found)
+{
+    const qem_fit *fit = r->fit;
+    QEM_TRY(pack(r));
+    QEM_TRY(decode(r, 0, r->part->rows, r->part->y));
+    QEM_TRY(fit->backend->cross_product(fit->context, r->part->x, r->part->y, r->part->rows, r->cols, r->cols, r->product));
+    QEM_TRY(qem_rotation_procrustes(fit->context, r->cols, r->product, r->rotation, found));
+    return *found ? upload(r) : QEM_OK;
+}
+
+/* Sums of the columns: x^T 1. */
+static qem_status column_sums(rounds *r, double *sums)
+{
+    const qem_fit *fit = r->fit;
+    void *host, *device;
+    QEM_TRY(qem_allocate(fit->context, r->part->rows, sizeof(float), &host));
+    for (uint64_t i = 0; i < r->part->rows; i++) ((float *)host)[i] = 1.0f;
+    qem_status status = fit->backend->alloc(fit->context, r->part->rows, sizeof(float), &device);
+    if (status == QEM_OK) {
+        status = fit->backend->to_device(fit->context, device, host, r->part->rows * sizeof(float));
+        if (status == QEM_OK)
+            status = fit->backend->cross_product(fit->context, r->part->x, device, r->part->rows, r->cols, 1, sums);
+        fit->backend->release(fit->context, device);
+    }
+    qem_release(fit->context, host);
+    return status;
+}
+
+static qem_status principal_start(rounds *r, int *found)
+{
+    const qem_fit *fit = r->fit;
+    const double rows = (double)r->part->rows;
+    double *sums = r->rotation; /* free until the axes are known */
+    QEM_TRY(column_sums(r, sums));
+    QEM_TRY(fit->backend->cross_product(fit->context, r->part->x, r->part->x, r->part->rows, r->cols, r->cols, r->product));
+    for (uint64_t i = 0; i < r->cols; i++)
+        for (uint64_t j = 0; j < r->cols; j++) {
+            double *c = &r->product[i * r->cols + j];
+            *c = (*c - sums[i] / rows * sums[j]) / rows;
+        }
+    QEM_TRY(qem_rotation_principal(fit->context, r->cols, fit->points.dim, r->product, r->rotation, found));
+    return *found ? upload(r) : QEM_OK;
+}
+
+/* ---- the error that counts: of the rows as they will be decoded ---- */
+
+static qem_status measure(rounds *r, int rotated, double *error)
+{
+    const qem_fit *fit = r->fit;
+    const uint64_t rows = r->part->rows, at_once = r->cols >= CHECK_ELEMENTS ? 1 : CHECK_ELEMENTS / r->cols;
+    const uint64_t most = rows < at_once ? rows : at_once;
+    void *device;
+    QEM_TRY(pack(r));
+    QEM_TRY(fit->backend->alloc(fit->context, 2 * most * r->cols, sizeof(float), &device));
+    float *coded = device, *back = coded + most * r->cols;
+    qem_status status = QEM_OK;
+    *error = 0.0;
+    for (uint64_t row = 0; status == QEM_OK && row < rows; row += most) {
+        const uint64_t n = rows - row < most ? rows - row : most;
+        qem_error_sums sums;
+        status = decode(r, row, row + n, coded);
+        if (status == QEM_OK && rotated)
+            status = fit->backend->rotate(fit->context, coded, n, r->cols, r->part->decoder, NULL, NULL, back);
+        if (status == QEM_OK)
+            status = fit->backend->error_sums(fit->context, r->part->x + row * r->cols, rotated ? back : coded, n * r->cols, &sums);
+        *error += sums.squared_error;
+    }
+    fit->backend->release(fit->context, device);
+    return status;
+}
+
+/* ---- the fit ---- */
+
+static qem_status begin(qem_fit *fit, qem_rotated_rows *part, rounds *r)
+{
+    const uint64_t square = fit->points.cols * fit->points.cols;
+    void *memory;
+    memset(r, 0, sizeof *r);
+    r->fit = fit;
+    r->part = part;
+    r->cols = fit->points.cols;
+    QEM_TRY(qem_allocate(fit->context, 2 * square + fit->points.groups + (square + 1) / 2, sizeof(double), &memory));
+    r->product = memory;
+    r->rotation = r->product + square;
+    r->objective = r->rotation + square;
+    r->rounded = (float *)(r->objective + fit->points.groups);
+    const uint64_t bytes = qem_bit_stream_bytes(part->rows * fit->points.groups, qem_code_bits(fit->k));
+    const qem_status status = fit->backend->alloc(fit->context, bytes + QEM_STREAM_SLACK, 1, &memory);
+    if (status == QEM_OK) r->codes = memory;
+    return status;
+}
+
+static void end(rounds *r)
+{
+    if (!r->fit) return;
+    r->fit->backend->release(r->fit->context, r->codes);
+    qem_release(r->fit->context, r->product);
+}
+
+/* Rotations and single passes in turn, from codes whose error is `error`, which becomes that of the last passes. */
+static qem_status improve(rounds *r, double *error)
+{
+    const uint32_t passes = r->fit->recipe.iterations;
+    for (uint32_t round = 0; round < passes && *error > 0.0; round++) {
+        const double before = *error;
+        int found;
+        QEM_TRY(next_rotation(r, &found));
+        QEM_TRY(rotate(r));
+        if (!found) break;
+        QEM_TRY(lloyd(r, r->part->y, 1, 1, error));
+        if (before - *error < LEAST_DROP * before) break;
+    }
+    return lloyd(r, r->part->y, passes, 1, error);
+}
+
+/* pq of the rows as they are. */
+static qem_status plain(rounds *r, double *error)
+{
+    QEM_TRY(lloyd(r, r->part->x, r->fit->recipe.iterations, 0, error));
+    return set_identity(r);
+}
+
+/* pq in principal axes; *found 0: there are none, the rotation is what it was. */
+static qem_status principal(rounds *r, double *error, int *found)
+{
+    QEM_TRY(principal_start(r, found));
+    if (!*found) return QEM_OK;
+    QEM_TRY(rotate(r));
+    return lloyd(r, r->part->y, r->fit->recipe.iterations, 0, error);
+}
+
+/* Keeps what `improve` makes of the start where it is better than pq: by the errors as decoded, or by those of the passes where
+ * rows have weights. */
+static qem_status from_plain(rounds *r, int try_axes)
+{
+    const int weighted = r->part->weight != NULL;
+    double by_passes, by_decoding, last;
+    int axes = 0;
+    QEM_TRY(plain(r, &by_passes));
+    if (!(by_passes > 0.0)) return rotate(r);
+    if (!weighted) QEM_TRY(measure(r, 0, &by_decoding));
+    if (try_axes) QEM_TRY(principal(r, &last, &axes));
+    if (axes && !(last < by_passes)) QEM_TRY(plain(r, &last));
+    if (!axes) last = by_passes;
+    QEM_TRY(improve(r, &last));
+    if (!weighted) QEM_TRY(measure(r, 1, &last));
+    if (last < (weighted ? by_passes : by_decoding)) return QEM_OK;
+    QEM_TRY(plain(r, &last));
+    return rotate(r);
+}
+
+static qem_status from_axes(rounds *r)
+{
+    int found;
+    double error;
+    QEM_TRY(principal(r, &error, &found));
+    return found ? improve(r, &error) : from_plain(r, 0);
+}
+
+static qem_status run(rounds *r)
+{
+    int can;
+    double error;
+    QEM_TRY(qem_rotated_fits(r->fit, r->part->x, r->part->rows, 1.0, &can));
+    if (can && r->fit->recipe.rotation_start == QEM_ROTATION_PCA) return from_axes(r);
+    if (can) return from_plain(r, r->fit->recipe.rotation_start == QEM_ROTATION_BEST);
+    QEM_TRY(plain(r, &error));
+    return rotate(r); /* by the identity: exact */
+}
+
+/* A cell without rows: a codebook that no code points to. */
+static qem_status no_rows(rounds *r)
+{
+    const qem_fit *fit = r->fit;
+    QEM_TRY(fit->backend->zero(fit->context, r->part->codebook, fit->k * r->cols * sizeof(float)));
+    return set_identity(r);
+}
+
+qem_status qem_rotated_fit(qem_fit *fit, qem_rotated_rows *part)
+{
+    rounds r;
+    qem_rotated_problems(fit, part);
+    qem_status status = begin(fit, part, &r);
+    if (status == QEM_OK) status = part->rows ? run(&r) : no_rows(&r);
+    end(&r);
+    return status;
+}
+
+qem_status qem_rotated_encode(qem_fit *fit, const qem_rotated_rows *part, const float *decoder, const float *before)
+{
+    const uint64_t cols = fit->points.cols;
+    void *memory;
+    if (part->rows == 0) return QEM_OK;
+    QEM_TRY(qem_allocate(fit->context, cols * cols, sizeof(float), &memory));
+    float *encoder = memory;
+    for (uint64_t i = 0; i < cols; i++)
+        for (uint64_t j = 0; j < cols; j++) encoder[j * cols + i] = decoder[i * cols + j];
+    qem_status status = fit->backend->to_device(fit->context, part->encoder, encoder, cols * cols * sizeof(float));
+    qem_release(fit->context, memory);
+    if (status == QEM_OK)
+        status = fit->backend->rotate(fit->context, part->x, part->rows, cols, part->encoder, before, NULL, part->y);
+    if (status != QEM_OK) return status;
+    qem_rotated_problems(fit, part);
+    const qem_kmeans_args args = arguments(fit, part, part->y);
+    return fit->backend->assign(fit->context, &args);
+}
