@@ -49,7 +49,7 @@ qem_status qem_plan_layer(qem_context *context, const qem_method_ops *ops, const
 
 /* A qem_plan, layer by layer; the layers from `recipe` on by the shape alone, with `left` bits for them. */
 void qem_plan_begin(const qem_recipe *recipe, uint64_t rows, uint64_t cols, qem_plan *plan);
-void qem_plan_add_outliers(uint64_t count, uint64_t index_size, uint64_t value_size, qem_plan *plan);
+void qem_plan_add_outliers(const qem_outliers *outliers, qem_plan *plan);
 void qem_plan_add_layer(const qem_method_ops *ops, const qem_recipe *resolved, const qem_layer_plan *layer, qem_plan *plan);
 qem_status qem_plan_rest(qem_context *context, const qem_recipe *recipe, double left, qem_plan *plan);
 /* The plan with the data looked at (quantize.c). */

@@ -240,10 +240,11 @@ void qem_plan_begin(const qem_recipe *r, uint64_t rows, uint64_t cols, qem_plan 
     if (!r->k) plan->budget_bytes = (uint64_t)floor(qem_budget_bits(r, rows, cols) / 8.0);
 }
 
-void qem_plan_add_outliers(uint64_t count, uint64_t index_size, uint64_t value_size, qem_plan *plan)
+void qem_plan_add_outliers(const qem_outliers *o, qem_plan *plan)
 {
-    plan->parts.outlier_index += count * index_size;
-    plan->parts.outlier_value += count * value_size;
+    if (o->count == 0) return;
+    plan->parts.outlier_index += o->count * o->index_size;
+    plan->parts.outlier_value += o->count * qem_dtype_size(o->value_dtype);
 }
 
 void qem_plan_add_layer(const qem_method_ops *ops, const qem_recipe *r, const qem_layer_plan *layer, qem_plan *plan)
@@ -292,10 +293,9 @@ static qem_status plan_shape(qem_context *context, const qem_view *view, const q
         return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: how many outliers lie beyond %g standard deviations takes the data to say",
                         recipe->outlier_sigma);
     qem_plan_begin(recipe, view->rows, view->cols, plan);
-    uint64_t count;
-    qem_dtype dtype;
-    qem_outliers_shape(recipe, view->rows, view->cols, view->dtype, &count, &dtype);
-    qem_plan_add_outliers(count, view->rows * view->cols >> 32 ? 8 : 4, qem_dtype_size(dtype), plan);
+    const qem_outliers o = qem_outliers_shape(view->rows, view->cols, qem_outliers_count(view->rows, view->cols, recipe->outliers),
+                                              recipe, view->dtype);
+    qem_plan_add_outliers(&o, plan);
     return qem_plan_rest(context, recipe, qem_budget_bits(recipe, view->rows, view->cols) - 8.0 * (double)qem_parts_sum(&plan->parts),
                          plan);
 }

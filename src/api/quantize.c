@@ -59,12 +59,7 @@ static void end(pipeline *p)
     p->context->backend->release(p->context, p->left);
     p->context->backend->release(p->context, p->matrix.owned);
     p->context->backend->release(p->context, p->importance.owned);
-    qem_outliers_release(&p->context->allocator, &p->outliers);
-}
-
-static uint64_t outlier_bytes(const qem_outliers *o)
-{
-    return o->count ? o->count * (o->index_size + qem_dtype_size(o->value_dtype)) : 0;
+    qem_outliers_release(p->context, &p->outliers);
 }
 
 static qem_status layer_of(const pipeline *p, const qem_recipe *recipe, qem_layer_fit *layer)
@@ -83,14 +78,14 @@ static qem_status begin_layer(const pipeline *p, const qem_recipe *recipe, doubl
     memset(plan, 0, sizeof *plan);
     QEM_TRY(layer_of(p, recipe, layer));
     plan->budget_share = recipe->residual ? layer->recipe.share : 1.0;
-    plan->outlier_bytes = recipe == p->recipe ? outlier_bytes(&p->outliers) : 0;
+    plan->outlier_bytes = recipe == p->recipe ? qem_outliers_bytes(&p->outliers) : 0;
     return qem_layer_begin(p->context, layer, plan, qem_layer_budget(&layer->recipe, left));
 }
 
 /* Bits for all layers. */
 static double bits_for_layers(const pipeline *p)
 {
-    return qem_budget_bits(p->recipe, p->matrix.rows, p->matrix.cols) - 8.0 * (double)outlier_bytes(&p->outliers);
+    return qem_budget_bits(p->recipe, p->matrix.rows, p->matrix.cols) - 8.0 * (double)qem_outliers_bytes(&p->outliers);
 }
 
 /* ---- the plan ---- */
@@ -101,8 +96,7 @@ static qem_status plan_layers(const pipeline *p, qem_plan *plan)
     qem_layer_plan first;
     const double left = bits_for_layers(p);
     qem_plan_begin(p->recipe, p->matrix.rows, p->matrix.cols, plan);
-    if (p->outliers.count)
-        qem_plan_add_outliers(p->outliers.count, p->outliers.index_size, qem_dtype_size(p->outliers.value_dtype), plan);
+    qem_plan_add_outliers(&p->outliers, plan);
     const uint64_t before = qem_parts_sum(&plan->parts);
     qem_status status = begin_layer(p, p->recipe, left, &layer, &first);
     if (status == QEM_OK) {
@@ -174,7 +168,7 @@ static qem_status add_layers(pipeline *p, const qem_artifact *base, qem_artifact
     const double left = base ? 0.0 : bits_for_layers(p);
     take_outliers(p, artifact);
     for (const qem_recipe *recipe = p->recipe; recipe; recipe = recipe->residual) {
-        const uint64_t taken = artifact->stage_count ? bytes_so_far(artifact) - outlier_bytes(&artifact->outliers) : 0;
+        const uint64_t taken = artifact->stage_count ? bytes_so_far(artifact) - qem_outliers_bytes(&artifact->outliers) : 0;
         QEM_TRY(add_layer(p, recipe, base, left - 8.0 * (double)taken, artifact));
     }
     artifact->budget_bytes = bytes_so_far(artifact);
