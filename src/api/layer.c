@@ -243,13 +243,8 @@ static qem_status search_scales(qem_context *context, qem_layer_fit *layer, cons
 
 /* ---- the whole ---- */
 
-qem_status qem_layer_begin(qem_context *context, qem_layer_fit *layer, qem_layer_plan *plan, double budget)
+static qem_status begin_ranges(qem_context *context, qem_layer_fit *layer, qem_layer_plan *plan)
 {
-    QEM_TRY(standardize(context, layer));
-    QEM_TRY(add_weights(context, layer));
-    plan->affine_count = layer->affine_count;
-    memcpy(plan->affine, layer->affine, sizeof plan->affine);
-    QEM_TRY(qem_plan_layer(context, layer->ops, &layer->recipe, layer->rows, layer->cols, budget, plan));
     QEM_TRY(search_scales(context, layer, plan));
     layer->range_count = plan->range_count;
     for (uint32_t i = 0; i < plan->range_count; i++) {
@@ -258,6 +253,23 @@ qem_status qem_layer_begin(qem_context *context, qem_layer_fit *layer, qem_layer
     }
     layer->recipe.intervals = layer->range[0].fit.recipe.intervals; /* the partition may have chosen them */
     return QEM_OK;
+}
+
+qem_status qem_layer_begin(qem_context *context, qem_layer_fit *layer, qem_layer_plan *plan, double budget)
+{
+    QEM_TRY(standardize(context, layer));
+    QEM_TRY(add_weights(context, layer));
+    plan->affine_count = layer->affine_count;
+    memcpy(plan->affine, layer->affine, sizeof plan->affine);
+    QEM_TRY(qem_plan_layer(context, layer->ops, &layer->recipe, layer->rows, layer->cols, budget, plan));
+    return begin_ranges(context, layer, plan);
+}
+
+qem_status qem_layer_begin_as_planned(qem_context *context, qem_layer_fit *layer, qem_layer_plan *plan)
+{
+    QEM_TRY(standardize(context, layer));
+    QEM_TRY(add_weights(context, layer));
+    return begin_ranges(context, layer, plan);
 }
 
 static qem_status store_ranges(qem_context *context, qem_layer_fit *layer, qem_artifact *artifact, uint32_t index)

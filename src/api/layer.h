@@ -34,6 +34,8 @@ typedef struct qem_layer_fit {
  * ops, recipe, x, rows, cols and importance; qem_layer_end releases the rest in any case.
  */
 qem_status qem_layer_begin(qem_context *context, qem_layer_fit *layer, qem_layer_plan *plan, double budget);
+/* The same with ranges and k as *plan has them, whatever the budget. */
+qem_status qem_layer_begin_as_planned(qem_context *context, qem_layer_fit *layer, qem_layer_plan *plan);
 /* Fits, and fills layer `index` of the artifact, whose stages from artifact->stage_count on are free. */
 qem_status qem_layer_finish(qem_context *context, qem_layer_fit *layer, qem_artifact *artifact, uint32_t index);
 /* The same against layer `index` of `base`, whose codebooks, rotations and column parameters are taken. */

@@ -306,6 +306,12 @@ qem_status qem_make_plan(qem_context *context, const qem_view *view, const qem_r
     if (!context) return QEM_ERR_ARGUMENT;
     QEM_CHECK_STRUCT(context, plan, qem_plan);
     QEM_TRY(qem_check_view(context, view, "view", 0));
+    qem_recipe best;
+    if (recipe && recipe->method == QEM_METHOD_AUTO) {
+        if (!view->data) return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: auto takes the data to plan");
+        QEM_TRY(qem_search(context, view, recipe, &best, NULL, NULL));
+        recipe = &best;
+    }
     QEM_TRY(qem_check_recipe(context, recipe, view->rows, view->cols));
     if (view->data)
         QEM_TRY(qem_plan_data(context, view, recipe, &made));

@@ -13,6 +13,7 @@ typedef struct pipeline {
     qem_matrix importance;
     uint64_t importance_rows;
     qem_outliers outliers;
+    const qem_layer_plan *planned; /* ranges and k of the only layer, or NULL */
 } pipeline;
 
 static qem_status load_importance(pipeline *p)
@@ -151,7 +152,12 @@ static qem_status add_layer(pipeline *p, const qem_recipe *recipe, const qem_art
     qem_layer_fit layer;
     qem_layer_plan plan;
     qem_status status;
-    if (base) {
+    if (p->planned) {
+        status = layer_of(p, recipe, &layer);
+        plan = *p->planned;
+        if (status == QEM_OK) status = qem_layer_begin_as_planned(p->context, &layer, &plan);
+        if (status == QEM_OK) status = qem_layer_finish(p->context, &layer, artifact, index);
+    } else if (base) {
         status = layer_of(p, recipe, &layer);
         if (status == QEM_OK) status = qem_layer_encode(p->context, &layer, base, index, artifact);
     } else {
@@ -188,12 +194,13 @@ static qem_status check_name(qem_context *context, const char **name)
 
 /* base: NULL, or the artifact whose codebooks are taken. */
 static qem_status run(qem_context *context, const qem_view *view, const char *name, const qem_recipe *recipe,
-                      const qem_artifact *base, qem_artifact **artifact)
+                      const qem_artifact *base, const qem_layer_plan *planned, qem_artifact **artifact)
 {
     const double started = qem_seconds();
     pipeline p;
     qem_artifact *made = NULL;
     qem_status status = begin(context, view, recipe, &p);
+    p.planned = planned;
     if (status == QEM_OK) status = new_artifact(context, view, name, recipe, &made);
     if (status == QEM_OK) status = add_layers(&p, base, made);
     if (status == QEM_OK) {
@@ -208,6 +215,32 @@ static qem_status run(qem_context *context, const qem_view *view, const char *na
     return status;
 }
 
+static qem_status rename_artifact(qem_context *context, const char *name, qem_artifact *artifact)
+{
+    void *memory;
+    QEM_TRY(qem_allocate(context, strlen(name) + 1, 1, &memory));
+    qem_release(context, artifact->name);
+    artifact->name = strcpy(memory, name);
+    return QEM_OK;
+}
+
+static qem_status quantize_best(qem_context *context, const qem_view *view, const char *name, const qem_recipe *recipe,
+                                qem_artifact **artifact)
+{
+    const double started = qem_seconds();
+    qem_recipe best;
+    qem_artifact *made = NULL;
+    qem_status status = qem_search_and_fit(context, view, recipe, &best, NULL, NULL, &made);
+    if (status == QEM_OK) status = rename_artifact(context, name, made);
+    if (status != QEM_OK) {
+        qem_artifact_destroy(&made);
+        return status;
+    }
+    made->quantize_seconds = qem_seconds() - started;
+    *artifact = made;
+    return QEM_OK;
+}
+
 qem_status qem_quantize(qem_context *context, const qem_view *view, const char *name, const qem_recipe *recipe,
                         qem_artifact **artifact)
 {
@@ -216,8 +249,15 @@ qem_status qem_quantize(qem_context *context, const qem_view *view, const char *
     *artifact = NULL;
     QEM_TRY(check_name(context, &name));
     QEM_TRY(qem_check_view(context, view, name, 1));
+    if (recipe && recipe->method == QEM_METHOD_AUTO) return quantize_best(context, view, name, recipe, artifact);
     QEM_TRY(qem_check_recipe(context, recipe, view->rows, view->cols));
-    return run(context, view, name, recipe, NULL, artifact);
+    return run(context, view, name, recipe, NULL, NULL, artifact);
+}
+
+qem_status qem_quantize_as_planned(qem_context *context, const qem_view *view, const qem_recipe *recipe,
+                                   const qem_layer_plan *plan, qem_artifact **artifact)
+{
+    return run(context, view, "trial", recipe, NULL, plan, artifact);
 }
 
 /* ---- new rows against an existing artifact ---- */
@@ -261,5 +301,5 @@ qem_status qem_encode(qem_context *context, const qem_artifact *base, const qem_
         return qem_fail(context, QEM_ERR_ARGUMENT, "%s: %llu columns, but the artifact '%s' has %llu", name,
                         (unsigned long long)view->cols, base->name, (unsigned long long)base->cols);
     QEM_TRY(check_base(context, base));
-    return run(context, view, name, &base->recipe, base, artifact);
+    return run(context, view, name, &base->recipe, base, NULL, artifact);
 }
