@@ -21,6 +21,7 @@ QEM_INLINE void vf_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
 QEM_INLINE void vf_stream(float *p, vf a) { _mm512_stream_ps(p, a); } /* past the caches; p aligned to the vector */
 QEM_INLINE vf vf_set1(float a) { return _mm512_set1_ps(a); }
 QEM_INLINE vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
+QEM_INLINE vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 QEM_INLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
 QEM_INLINE vf vf_fmadd(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 QEM_INLINE vf vf_fnmadd(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }
