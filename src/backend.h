@@ -191,12 +191,16 @@ typedef struct qem_backend {
     qem_status (*scalar_histogram)(qem_context *, const float *x, uint64_t count, double center, uint64_t *counts);
     qem_status (*scalar_step)(qem_context *, const float *x, uint64_t count, const float *thresholds, uint64_t k,
                               double center, int shift, uint64_t *counts, int64_t *sums);
-    /* The same with a weight for each element: sums of w in units of 2^-weight_shift, of w * (x - center) of 2^-shift. */
+    /* The same with a weight for each element: sums of w in units of 2^-weight_shift, of w * (x - center) of 2^-shift; each term
+     * is rounded to that unit (to nearest even). The moments: sums of w, w * d, (w * d) * d with d = x - center, in double, by
+     * chunks of QEM_ERROR_CHUNK elements, each in index order, then the chunks in order. */
     qem_status (*scalar_weighted_histogram)(qem_context *, const float *x, const float *weight, uint64_t count, double center,
                                             int weight_shift, uint64_t *weights);
     qem_status (*scalar_weighted_step)(qem_context *, const float *x, const float *weight, uint64_t count,
                                        const float *thresholds, uint64_t k, double center, int weight_shift, int shift,
                                        uint64_t *weights, int64_t *sums);
+    qem_status (*weighted_moments)(qem_context *, const float *x, const float *weight, uint64_t count, double center,
+                                   double moments[3] /* host */);
     qem_status (*scalar_assign)(qem_context *, const float *x, uint64_t count, const float *thresholds, uint64_t k,
                                 uint32_t *labels /* device */);
 

@@ -12,6 +12,13 @@ qem_status qem_cpu_mean(qem_context *, const float *x, uint64_t count, double *m
 qem_status qem_cpu_scalar_histogram(qem_context *, const float *x, uint64_t count, double center, uint64_t *counts);
 qem_status qem_cpu_scalar_step(qem_context *, const float *x, uint64_t count, const float *thresholds, uint64_t k,
                                double center, int shift, uint64_t *counts, int64_t *sums);
+qem_status qem_cpu_scalar_weighted_histogram(qem_context *, const float *x, const float *weight, uint64_t count,
+                                             double center, int weight_shift, uint64_t *weights);
+qem_status qem_cpu_scalar_weighted_step(qem_context *, const float *x, const float *weight, uint64_t count,
+                                        const float *thresholds, uint64_t k, double center, int weight_shift, int shift,
+                                        uint64_t *weights, int64_t *sums);
+qem_status qem_cpu_weighted_moments(qem_context *, const float *x, const float *weight, uint64_t count, double center,
+                                    double moments[3]);
 qem_status qem_cpu_scalar_assign(qem_context *, const float *x, uint64_t count, const float *thresholds, uint64_t k,
                                  uint32_t *labels);
 
@@ -27,6 +34,7 @@ qem_status qem_cpu_distinct_values(qem_context *, const float *x, uint64_t count
 
 qem_status qem_cpu_kmeans(qem_context *, const qem_kmeans_args *args);
 qem_status qem_cpu_assign(qem_context *, const qem_kmeans_args *args);
+qem_status qem_cpu_assign_weighted(qem_context *, const qem_kmeans_args *args); /* element_weight is there */
 qem_status qem_cpu_refine(qem_context *, const qem_refine_args *args);
 
 qem_status qem_cpu_swap_forward(qem_context *, const float *x, uint64_t rows, uint64_t cols, uint32_t levels,

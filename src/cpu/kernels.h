@@ -43,6 +43,13 @@ typedef struct qem_cpu_kernels {
     void (*own_distance)(const float *x, size_t ld, size_t points, uint32_t dim, const float *c, size_t ldc,
                          const uint32_t *labels, float *d2);
 
+    /* seed_step and own_distance where each component has a weight w[p * ld + i]: s = fmaf(w * d, d, s), the product w * d
+     * rounded. */
+    float (*weighted_step)(const float *x, const float *w, size_t ld, size_t points, uint32_t dim, const float *center,
+                           uint32_t label, float *d2, uint32_t *labels);
+    void (*weighted_distance)(const float *x, const float *w, size_t ld, size_t points, uint32_t dim, const float *c, size_t ldc,
+                              const uint32_t *labels, float *d2);
+
     /* h[j] = half of the squared norm of centroid j < count (a multiple of QEM_CENTROID_PAD), a double fma chain rounded once. */
     void (*half_norms)(const float *c, size_t ldc, size_t count, uint32_t dim, float *h);
 

@@ -64,6 +64,37 @@ static void own_distance(const float *x, size_t ld, size_t points, uint32_t dim,
     for (size_t i = 0; i < points; i++) d2[i] = squared_distance(x, ld, i, dim, c + labels[i], ldc);
 }
 
+static float weighted_squares(const float *x, const float *w, size_t ld, size_t i, uint32_t dim, const float *c, size_t ldc)
+{
+    float s = 0.0f;
+    for (uint32_t p = 0; p < dim; p++) {
+        const float d = x[p * ld + i] - c[p * ldc];
+        s = fmaf(w[p * ld + i] * d, d, s);
+    }
+    return s;
+}
+
+static float weighted_step(const float *x, const float *w, size_t ld, size_t points, uint32_t dim, const float *center,
+                           uint32_t label, float *d2, uint32_t *labels)
+{
+    float largest = 0.0f;
+    for (size_t i = 0; i < points; i++) {
+        const float t = weighted_squares(x, w, ld, i, dim, center, 1);
+        if (t < d2[i]) {
+            d2[i] = t;
+            labels[i] = label;
+        }
+        if (d2[i] > largest) largest = d2[i];
+    }
+    return largest;
+}
+
+static void weighted_distance(const float *x, const float *w, size_t ld, size_t points, uint32_t dim, const float *c, size_t ldc,
+                              const uint32_t *labels, float *d2)
+{
+    for (size_t i = 0; i < points; i++) d2[i] = weighted_squares(x, w, ld, i, dim, c + labels[i], ldc);
+}
+
 static void half_norms(const float *c, size_t ldc, size_t count, uint32_t dim, float *h)
 {
     for (size_t j = 0; j < count; j++) {
@@ -312,6 +343,8 @@ void qem_kernels_scalar(qem_cpu_kernels *kernels)
         .seed_step = seed_step,
         .fixed_sum = fixed_sum,
         .own_distance = own_distance,
+        .weighted_step = weighted_step,
+        .weighted_distance = weighted_distance,
         .half_norms = half_norms,
         .gather_points = gather_points,
         .scale_points = scale_points,

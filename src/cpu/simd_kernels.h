@@ -19,6 +19,10 @@
     int64_t qem_fixed_sum_##isa(const float *d2, size_t points, double scale);                                            \
     void qem_own_distance_##isa(const float *x, size_t ld, size_t points, uint32_t dim, const float *c, size_t ldc,       \
                                 const uint32_t *labels, float *d2);                                                       \
+    float qem_weighted_step_##isa(const float *x, const float *w, size_t ld, size_t points, uint32_t dim,                 \
+                                  const float *center, uint32_t label, float *d2, uint32_t *labels);                      \
+    void qem_weighted_distance_##isa(const float *x, const float *w, size_t ld, size_t points, uint32_t dim,              \
+                                     const float *c, size_t ldc, const uint32_t *labels, float *d2);                      \
     void qem_half_norms_##isa(const float *c, size_t ldc, size_t count, uint32_t dim, float *h);                          \
     void qem_gather_points_##isa(const float *x, const uint32_t *ids, size_t n, size_t stride, uint32_t dim, float *out,  \
                                  size_t ld);                                                                              \

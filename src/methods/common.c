@@ -83,6 +83,18 @@ qem_status qem_fit_scalar_labels(qem_fit *fit, const float *levels, uint64_t k)
     return status;
 }
 
+qem_status qem_fit_table(qem_fit *fit, qem_table table)
+{
+    void *memory;
+    QEM_TRY(qem_allocate(fit->context, fit->k, sizeof(float), &memory));
+    float *levels = memory;
+    for (uint64_t j = 0; j < fit->k; j++) levels[j] = qem_table_level(table, fit->k, (uint32_t)j);
+    fit->table = table;
+    const qem_status status = qem_fit_scalar_labels(fit, levels, fit->k);
+    qem_release(fit->context, memory);
+    return status;
+}
+
 qem_status qem_encode_scalar(qem_fit *fit, const qem_artifact *base)
 {
     return qem_fit_scalar_labels(fit, base->stages[0].codebook, base->stages[0].k);

@@ -222,6 +222,10 @@ static int is_global(const qem_recipe *recipe)
 static qem_status refine(qem_fit *fit)
 {
     void *memory;
+    if (fit->element_weight || (fit->point_weight && fit->recipe.refine))
+        return qem_fail(fit->context, QEM_ERR_UNSUPPORTED,
+                        "hyperchr: refining and global assignment over cells cannot be weighted (importance, scales): take one "
+                        "interval, or assign within the cells");
     QEM_TRY(qem_allocate(fit->context, fit->cells.count + 1, sizeof(uint64_t), &memory));
     uint64_t *offsets = memory;
     offsets[0] = 0;

@@ -82,6 +82,8 @@ qem_kmeans_args qem_fit_kmeans_args(const qem_fit *fit);
 qem_status qem_fit_assign(qem_fit *fit);
 /* Labels against k ascending levels: nearest, a tie goes up. `levels` is host memory. */
 qem_status qem_fit_scalar_labels(qem_fit *fit, const float *levels, uint64_t k);
+/* Labels against the levels of a fixed table, which fit->table then names. */
+qem_status qem_fit_table(qem_fit *fit, qem_table table);
 /* Encodes new rows against a scalar codebook or grid. */
 qem_status qem_encode_scalar(qem_fit *fit, const qem_artifact *base);
 /* k-means problem number g = column group g, for every group. */
