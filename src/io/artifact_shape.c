@@ -19,8 +19,8 @@ static qem_status read_kind(const qem_io_reader *reader, const json_t *object, q
     for (int i = 0; i < QEM_IO_KINDS; i++) {
         if (strcmp(word, qem_io_kind_words[i]) != 0) continue;
         stage->kind = (qem_codebook_kind)i;
-        return i == QEM_CODEBOOK_TABLE ? qem_read_word(reader, object, "table", qem_io_table_words, QEM_IO_TABLES, &stage->table)
-                                       : QEM_OK;
+        if (i != QEM_CODEBOOK_TABLE) return QEM_OK;
+        return qem_read_word(reader, object, "table", qem_io_table_words, QEM_IO_TABLES, &stage->table);
     }
     return qem_reader_fail(reader, QEM_ERR_FORMAT, "unknown kind of codebook '%s'", qem_show(word).text);
 }

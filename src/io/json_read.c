@@ -122,8 +122,8 @@ qem_status qem_read_word(const qem_io_reader *reader, const json_t *object, cons
         *value = i;
         return QEM_OK;
     }
-    return qem_reader_fail(reader, QEM_ERR_FORMAT, "the metadata key '%s' is '%s', which this version of qem does not know", key,
-                           qem_show(word).text);
+    return qem_reader_fail(reader, QEM_ERR_FORMAT, "the metadata key '%s' is '%s', which this version of qem does not know",
+                           key, qem_show(word).text);
 }
 
 qem_status qem_read_dtype(const qem_io_reader *reader, const json_t *object, const char *key, qem_dtype *value)
