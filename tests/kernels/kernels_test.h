@@ -8,6 +8,8 @@
 
 #include <cstdint>
 #include <cstring>
+#include <memory>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -22,12 +24,9 @@ public:
         : n_(n), before_(guard + shift * sizeof(T)),
           bytes_(static_cast<unsigned char *>(::operator new(before_ + n * sizeof(T) + guard, std::align_val_t(64))))
     {
-        std::memset(bytes_, fill, before_ + n * sizeof(T) + guard);
+        std::memset(bytes_.get(), fill, before_ + n * sizeof(T) + guard);
     }
-    ~Output() { ::operator delete(bytes_, std::align_val_t(64)); }
-    Output(const Output &) = delete;
-    Output &operator=(const Output &) = delete;
-    T *data() { return reinterpret_cast<T *>(bytes_ + before_); }
+    T *data() { return reinterpret_cast<T *>(bytes_.get() + before_); }
     T &operator[](size_t i) { return data()[i]; }
     size_t size() const { return n_; }
     bool intact() const
@@ -42,8 +41,11 @@ public:
 private:
     static constexpr size_t guard = 128;
     static constexpr unsigned char fill = 0xa5;
+    struct Free {
+        void operator()(unsigned char *bytes) const { ::operator delete(bytes, std::align_val_t(64)); }
+    };
     size_t n_, before_;
-    unsigned char *bytes_;
+    std::unique_ptr<unsigned char[], Free> bytes_;
 };
 
 template <typename T> ::testing::AssertionResult same_bits(const T *expected, const T *actual, size_t n)
