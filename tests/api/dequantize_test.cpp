@@ -246,8 +246,8 @@ constexpr Large kLarge[] = {
 
 std::string name_of(const Large &large)
 {
-    return std::string(qem_method_name(large.method)) + "_" + std::to_string(large.rows) + "x" + std::to_string(large.cols) +
-           "_dim" + std::to_string(large.dim) + "_k" + std::to_string(large.k);
+    return std::string(qem_method_name(large.method)) + "_" + std::to_string(large.rows) + "x" +
+           std::to_string(large.cols) + "_dim" + std::to_string(large.dim) + "_k" + std::to_string(large.k);
 }
 
 void PrintTo(const Large &large, std::ostream *out)
@@ -257,7 +257,8 @@ void PrintTo(const Large &large, std::ostream *out)
 
 // A test for each, so that they run side by side.
 class DequantizeLarge : public ::testing::TestWithParam<Large> {};
-INSTANTIATE_TEST_SUITE_P(All, DequantizeLarge, ::testing::ValuesIn(kLarge), [](const auto &info) { return name_of(info.param); });
+INSTANTIATE_TEST_SUITE_P(All, DequantizeLarge, ::testing::ValuesIn(kLarge),
+                         [](const auto &info) { return name_of(info.param); });
 
 TEST_P(DequantizeLarge, OutputsEqualTheReference)
 {
