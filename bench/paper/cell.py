@@ -59,6 +59,8 @@ def available(lab, methods, missing, experiment):
         if why is None:
             have.append(method)
         else:
-            missing.append({"experiment": experiment, "what": method.name, "reason": why})
-            print(f"    {method.name}: left out, {why}", flush=True)
+            entry = {"experiment": experiment, "what": method.name, "reason": why}
+            if entry not in missing:  # once an experiment, not for every data set
+                missing.append(entry)
+                print(f"    {method.name}: left out, {why}", flush=True)
     return have

@@ -1,8 +1,8 @@
 """The papers' claims beside what was measured, and a verdict on each, from the CSV files alone.
 
 A claim is measured under several conditions; the first is the honest one: every stored byte counted, every element in the
-error. It decides "reproduced"; if it does not hold but another does, the claim is "reproduced only under a condition", which is
-named; else "not reproduced". What has to hold is a rule with a stated threshold; nothing here knows a result."""
+error. It decides "reproduced"; if it does not hold but another does, the claim is "reproduced only under a condition",
+which is named; else "not reproduced". What has to hold is a rule with a stated threshold; nothing here knows a result."""
 import methods
 import ranges
 import tables
@@ -90,8 +90,9 @@ def hyperchr_errors(found):
     for thetas, span, stated in ((methods.LOW, "2 to 8", {"mse": -75.3, "mae": -55.3}),
                                  (methods.HIGH, "10 to 16", {"mse": -25.9, "mae": -14.9})):
         for figure, value in stated.items():
-            yield at_most(f"hyperchr-{figure}-{thetas[0]}", "HyperChr", f"{figure.upper()} of HyperChr against PQ at theta {span}",
-                          value, list(error_conditions(rows, figure, thetas)))
+            words = f"{figure.upper()} of HyperChr against PQ at theta {span}"
+            yield at_most(f"hyperchr-{figure}-{thetas[0]}", "HyperChr", words, value,
+                          list(error_conditions(rows, figure, thetas)))
 
 
 # ---------------------------------------------------------------- HyperChr: times
@@ -104,9 +105,10 @@ def time_change(rows, figure, dataset, thetas):
 
 def time_conditions(rows, figure, thetas):
     names = list(dict.fromkeys(row["dataset"] for row in rows))
-    yield f"mean over {', '.join(names) or 'no data set'}", tables.mean(time_change(rows, figure, name, thetas) for name in names)
-    for name in names:
-        yield f"on {name} alone", time_change(rows, figure, name, thetas)
+    changes_of = [time_change(rows, figure, name, thetas) for name in names]
+    yield f"mean over {', '.join(names) or 'no data set'}", tables.mean(changes_of)
+    for name, value in zip(names, changes_of):
+        yield f"on {name} alone", value
 
 
 def hyperchr_times(found):
@@ -114,7 +116,8 @@ def hyperchr_times(found):
     for key, words, figure, thetas, stated in (
             ("dqt", "dequantization time of HyperChr against PQ", "dequantize_ratio", methods.THETAS, -62.9),
             ("qt-low", "quantization time of HyperChr against PQ at theta 2 to 8", "quantize_ratio", methods.LOW, -60.2),
-            ("qt-high", "quantization time of HyperChr against PQ at theta 10 to 16", "quantize_ratio", methods.HIGH, 113.4)):
+            ("qt-high", "quantization time of HyperChr against PQ at theta 10 to 16", "quantize_ratio", methods.HIGH,
+             113.4)):
         yield at_most(f"hyperchr-{key}", "HyperChr", words, stated, list(time_conditions(rows, figure, thetas)))
 
 
@@ -139,8 +142,8 @@ def hyperchr_intervals(found):
                 lambda value: value < -SLACK,
                 [("from 1 interval to the most", from_one_to_most(rows, "dequantize_seconds")),
                  ("from 2 intervals to the most", from_one_to_most(rows, "dequantize_seconds", 2))], "%")
-    yield Claim("intervals-qt", "HyperChr", "QT stays stable over the number of intervals", "about 0 %", f"within {STABLE:g} %",
-                lambda value: abs(value) <= STABLE,
+    yield Claim("intervals-qt", "HyperChr", "QT stays stable over the number of intervals", "about 0 %",
+                f"within {STABLE:g} %", lambda value: abs(value) <= STABLE,
                 [("from 1 interval to the most", from_one_to_most(rows, "quantize_seconds")),
                  ("from 2 intervals to the most", from_one_to_most(rows, "quantize_seconds", 2))], "%")
 
@@ -164,7 +167,8 @@ def level_conditions(rows, level, m):
         return pick(shares) if shares else None
 
     count = len(list(shares_of_pq(rows, m, level, "counted", "mse")))
-    yield f"maps and every element counted, mean over the {count} ratios that the maps leave room for", over("counted", "mse")
+    yield (f"maps and every element counted, mean over the {count} ratios that the maps leave room for",
+           over("counted", "mse"))
     yield "outliers left out of the error", over("counted", "mse_inliers")
     yield "maps not counted", over("free", "mse")
     yield "maps not counted, outliers left out", over("free", "mse_inliers")
@@ -178,13 +182,13 @@ def qet_levels(found):
     rows = found.get("subspaces", [])
     for level, stated in zip(methods.LEVELS, (70.4, 49.7, 35.1, 12.3)):
         limit = stated + SLACK
-        yield Claim(f"qet-{level}", "QET", f"MSE of QET with {level} iteration{'s' * (level > 1)} on 8 subspaces, in percent of PQ's",
-                    stated, f"at most {limit:.1f} %", lambda value, limit=limit: value <= limit,
-                    list(level_conditions(rows, level, 8)), "%")
+        words = f"MSE of QET with {level} iteration{'s' * (level > 1)} on 8 subspaces, in percent of PQ's"
+        yield Claim(f"qet-{level}", "QET", words, stated, f"at most {limit:.1f} %",
+                    lambda value, limit=limit: value <= limit, list(level_conditions(rows, level, 8)), "%")
 
 
 def table_distance(rows, column, m, level, maps):
-    """What is farthest from the paper's table over its four ratios: points of a share, or a range as a multiple of theirs."""
+    """What is farthest from the paper's table over its ratios: points of a share, or a range as a multiple of theirs."""
     distances = []
     for theta, stated in ranges.PAPER.items():
         there = tables.where(rows, m=m, level=level, maps=maps, theta=theta, status="ok")
@@ -197,11 +201,10 @@ def table_distance(rows, column, m, level, maps):
 
 def table_conditions(rows, column):
     sizes = list(dict.fromkeys(row["m"] for row in rows))
-    wanted = [(8, 1, "counted")] + [(m, level, maps) for m in sizes for level, maps in ((1, "counted"), (1, "free"), (0, "counted"))
-                                    if (m, level, maps) != (8, 1, "counted")]
-    for m, level, maps in wanted:
-        kind = {(1, "counted"): "QET, maps counted", (1, "free"): "QET, maps not counted", (0, "counted"): "PQ"}[level, maps]
-        yield f"{kind}, {m} subspaces", table_distance(rows, column, m, level, maps)
+    kinds = {(1, "counted"): "QET, maps counted", (1, "free"): "QET, maps not counted", (0, "counted"): "PQ"}
+    first = (8, 1, "counted")
+    for m, level, maps in [first] + [(m, *kind) for m in sizes for kind in kinds if (m, *kind) != first]:
+        yield f"{kinds[level, maps]}, {m} subspaces", table_distance(rows, column, m, level, maps)
 
 
 def maps_left_out(found):
@@ -213,11 +216,12 @@ def maps_left_out(found):
 
 def qet_table(found):
     rows = found.get("ranges", [])
-    yield Claim("qet-codebook", "QET", "codebook's share of the memory at theta 4, 8, 12, 16 (87.5, 78.1, 71.8, 62.5 %): largest "
-                "distance", "0 points", f"at most {SHARE:g} point", lambda value: value <= SHARE, list(table_conditions(rows, 1)),
-                "points")
-    yield Claim("qet-range", "QET", "range of the residual at theta 4, 8, 12, 16 (1.6, 4.0, 9.2, 29.7 % of the matrix's): largest "
-                "multiple of theirs", "1 x", f"at most {FACTOR:g} x", lambda value: value <= FACTOR, list(table_conditions(rows, 0)), "x")
+    words = "codebook's share of the memory at theta 4, 8, 12, 16 (87.5, 78.1, 71.8, 62.5 %): largest distance"
+    yield Claim("qet-codebook", "QET", words, "0 points", f"at most {SHARE:g} point", lambda value: value <= SHARE,
+                list(table_conditions(rows, 1)), "points")
+    words = "range of the residual at theta 4, 8, 12, 16 (1.6, 4.0, 9.2, 29.7 % of the matrix's): largest multiple"
+    yield Claim("qet-range", "QET", words, "1 x", f"at most {FACTOR:g} x", lambda value: value <= FACTOR,
+                list(table_conditions(rows, 0)), "x")
 
 
 def qet_variance(found):

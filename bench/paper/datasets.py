@@ -36,8 +36,8 @@ def synthetic(lab, rows, cols, seeds):
 
 
 def llm_like(lab, rows, cols):
-    """A stand-in for a transformer's weights where no real ones are at hand: columns of different spread (log-normal, a factor
-    of 1.6), values of Student's t with 6 degrees of freedom."""
+    """A stand-in for a transformer's weights where no real ones are at hand: columns of different spread (log-normal, a
+    factor of 1.6), values of Student's t with 6 degrees of freedom."""
     path = lab.file(f"llm_like_{rows}x{cols}.npy")
     if not os.path.exists(path):
         random = np.random.default_rng(7)

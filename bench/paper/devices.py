@@ -18,7 +18,8 @@ def run(lab, options, sets, missing):
     for dataset in sets:
         print(f"  {dataset.name}, {dataset.rows} x {dataset.cols}", flush=True)
         try:
-            results = lab.compare(dataset.paths[0], have, options.thetas, "--devices", "cpu,cuda", "--repeat", options.repeat)
+            results = lab.compare(dataset.paths[0], have, options.thetas, "--devices", "cpu,cuda", "--repeat",
+                                  options.repeat)
         except (Failed, Infeasible, Refused) as why:
             lab.fail(f"devices on {dataset.name}", str(why))
             continue

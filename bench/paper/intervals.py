@@ -24,7 +24,8 @@ def run(lab, options, sets, missing):
             rows.append({"dataset": dataset.name, "rows": dataset.rows, "cols": dataset.cols, "intervals": intervals,
                          "theta": int(result["theta"]), "status": result["status"], "k": result["k"],
                          "cells": result["cells"], "mae": result["mae"], "mse": result["mse"],
-                         "quantize_seconds": result["quantize_seconds"], "dequantize_seconds": result["dequantize_seconds"]})
+                         "quantize_seconds": result["quantize_seconds"],
+                         "dequantize_seconds": result["dequantize_seconds"]})
     return {"intervals": rows}
 
 

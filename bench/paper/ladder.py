@@ -1,7 +1,7 @@
-"""The ladder of rates: our best recipe (auto) beside ggml's types at the same stored bits, on the whole files of the folder.
+"""The ladder of rates: our best recipe (auto) beside ggml's types at the same stored bits, on the whole files of a folder.
 
-ggml-figures.tsv holds the MSE of each type on each file, measured with ggml's own quantizers (no importance matrix, all bits
-counted). A rate's figure is the geometric mean over the files of MSE / MSE of the best type at no more bits."""
+ggml-figures.tsv holds the MSE of each type on each file, measured with ggml's own quantizers (no importance matrix, all
+bits counted). A rate's figure is the geometric mean over the files of MSE / MSE of the best type at no more bits."""
 import csv
 import os
 import statistics
@@ -80,7 +80,8 @@ def run(lab, options, sets, missing):
             row = one_rate(lab, options, name, path, types, rate)
             rows.append(row)
             if row["status"] == "ok":
-                print(f"  {name:26} {rate:7} bits  {row['ratio_best']:.3f} of {row['best_type']}; {row['same_bits']}", flush=True)
+                words = f"{row['ratio_best']:.3f} of {row['best_type']}; {row['same_bits']}"
+                print(f"  {name:26} {rate:7} bits  {words}", flush=True)
             else:
                 print(f"  {name:26} {rate:7} bits  {row['status']}", flush=True)
     for line in table(rows) if rows else []:
@@ -124,4 +125,5 @@ def draw(found, folder):
              for name in dict.fromkeys(row["file"] for row in rows)}
     panels = [plot.Panel("all files", "bits an element", "MSE / best ggml type's", lines),
               plot.Panel("each file", "bits an element", "MSE / best ggml type's", files)]
-    return [("ladder.svg", "MSE beside the best ggml type at no more bits")] if plot.draw(f"{folder}/ladder.svg", TITLE, panels, 3) else []
+    drawn = plot.draw(f"{folder}/ladder.svg", TITLE, panels, 3)
+    return [("ladder.svg", "MSE beside the best ggml type at no more bits")] if drawn else []

@@ -89,7 +89,8 @@ set multiplot title {quoted(title)}
         left, top = number % columns * WIDTH, TITLE + number // columns * HEIGHT
         script += place(left, top, WIDTH, HEIGHT, width, height) + panel_script(number, panel, names)
     script += place(0, height - legend, width, legend, width, height) + names_script(names) + "unset multiplot\n"
-    done = subprocess.run(["gnuplot"], input=script, text=True, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    done = subprocess.run(["gnuplot"], input=script, text=True, check=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL)
     with open(path, "w", encoding="utf-8") as file:
         file.write(without_empty_groups(done.stdout))
     return True

@@ -1,5 +1,6 @@
-"""QET's table 1: the range of what quantization leaves over as a share of the matrix's range, and the codebook's share of the
-memory, at ratios 4, 8, 12 and 16. The paper does not say on how many subspaces, nor whether the maps count: all are tried."""
+"""QET's table 1: the range of what quantization leaves over as a share of the matrix's range, and the codebook's share of
+the memory, at ratios 4, 8, 12 and 16. The paper does not say on how many subspaces, nor whether the maps count: all are
+tried."""
 import cell
 import methods
 import subspaces

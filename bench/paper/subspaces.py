@@ -1,7 +1,7 @@
 """QET's figures 3 to 26: MAE, MRE and MSE on 8, 16, 32 and 128 subspaces, for 1 to 4 levels (the paper's iterations).
 
-Each QET is measured twice: with its maps in the budget (counted), and with PQ's k, as if the maps cost nothing (free). QET's
-table 1 shows that the paper does the second: its proportions are those of a budget without maps (see ranges.py)."""
+Each QET is measured twice: with its maps in the budget (counted), and with PQ's k, as if the maps cost nothing (free);
+ranges.py tells which of the two the paper did."""
 import cell
 import methods
 import plot
@@ -82,9 +82,9 @@ def draw(found, folder):
     panels = [panel for figure, title in (("mae", "MAE"), ("mre", "MRE"), ("mse", "MSE"), ("mse_inliers", "inlier MSE"))
               for panel in by_method(rows, figure, title)]
     if plot.draw(f"{folder}/subspaces.svg", TITLE + ", maps counted", panels, 4):
-        pictures.append(("subspaces.svg", "errors over theta by the number of subspaces, maps counted (QET, figures 3 to 14)"))
+        pictures.append(("subspaces.svg", "errors over theta by the number of subspaces (QET, figures 3 to 14)"))
     panels = [panel for figure, title in (("mae", "MAE"), ("mre", "MRE"), ("mse", "MSE"), ("mse_inliers", "inlier MSE"))
               for panel in by_level(rows, figure, title)]
     if plot.draw(f"{folder}/levels.svg", "QET by the number of iterations (figures 15 to 26), maps counted", panels, 5):
-        pictures.append(("levels.svg", "errors over theta by the number of iterations, maps counted (QET, figures 15 to 26)"))
+        pictures.append(("levels.svg", "errors over theta by the number of iterations (QET, figures 15 to 26)"))
     return pictures

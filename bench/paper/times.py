@@ -1,5 +1,5 @@
-"""HyperChr's figure 4 (QT, DQT) and QET's QTR and DTR: seconds to quantize and to dequantize, and their ratios to PQ's, from
-`qem compare`, which decodes with warm caches and takes medians; PQ runs in the same process."""
+"""HyperChr's figure 4 (QT, DQT) and QET's QTR and DTR: seconds to quantize and to dequantize, and their ratios to PQ's,
+from `qem compare`, which decodes with warm caches and takes medians; PQ runs in the same process."""
 import cell
 import methods
 import plot

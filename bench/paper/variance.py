@@ -15,7 +15,8 @@ TITLE = "Variance after the swap (QET, equation 3)"
 def part_variances(library, matrix, level):
     """Variances of the 2^level parts, as shares of the matrix's."""
     ordered = library.swap(matrix, level)
-    return [float(part.var(dtype=np.float64) / matrix.var(dtype=np.float64)) for part in np.split(ordered, 2 ** level, axis=1)]
+    whole = matrix.var(dtype=np.float64)
+    return [float(part.var(dtype=np.float64) / whole) for part in np.split(ordered, 2 ** level, axis=1)]
 
 
 def run(lab, options, sets, missing):

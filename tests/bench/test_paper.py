@@ -20,8 +20,8 @@ import claims  # noqa: E402
 import datasets  # noqa: E402
 import ladder  # noqa: E402
 import lab as laboratory  # noqa: E402
-import page  # noqa: E402
 import plot  # noqa: E402
+import prose  # noqa: E402
 import tables  # noqa: E402
 
 QEM = os.path.join(BUILD, "bin", "qem")
@@ -89,7 +89,8 @@ class Driver(unittest.TestCase):
         shapes = {row["dataset"]: (row["family"], row["rows"], row["cols"]) for row in self.found["accuracy"]}
         self.assertEqual(shapes, {
             "synthetic": ("synthetic", 256, 32), "w_small": ("weights", 80, 32), "gist_half": ("gist", 64, 32),
-            "emb_word2vec_news_300": ("embeddings", 80, 300), "siftsmall_base": ("sift", 80, 16), "gist_learn": ("gist", 70, 24)})
+            "emb_word2vec_news_300": ("embeddings", 80, 300), "siftsmall_base": ("sift", 80, 16),
+            "gist_learn": ("gist", 70, 24)})
 
     def test_figures_are_those_of_the_matrices(self):
         """One cell measured again, by hand."""
@@ -99,8 +100,8 @@ class Driver(unittest.TestCase):
         original, decoded = np.load(path).astype(float), np.load(laboratory_.decode(artifact)).astype(float)
         errors, inside = decoded - original, (original >= 0) & (original <= 1)
         (row,) = tables.where(self.found["accuracy"], dataset="synthetic", method="pq", theta=4, accounting="honest")
-        expected = {"mse": np.square(errors).mean(), "mae": np.abs(errors).mean(), "mse_inliers": np.square(errors[inside]).mean(),
-                    "mae_inliers": np.abs(errors[inside]).mean()}
+        expected = {"mse": np.square(errors).mean(), "mae": np.abs(errors).mean(),
+                    "mse_inliers": np.square(errors[inside]).mean(), "mae_inliers": np.abs(errors[inside]).mean()}
         for key, value in expected.items():
             self.assertTrue(math.isclose(row[key], value, rel_tol=1e-3), (key, row[key], value))
         self.assertLess(np.count_nonzero(~inside), 5)
@@ -127,7 +128,8 @@ class Driver(unittest.TestCase):
     def test_ratios_of_times_are_to_pq(self):
         pq = tables.where(self.found["times"], method="pq")
         self.assertTrue(pq and all(row["quantize_ratio"] == row["dequantize_ratio"] == 1 for row in pq))
-        self.assertEqual({row["family"] for row in self.found["times"]}, {"synthetic", "weights", "gist", "embeddings", "sift"})
+        self.assertEqual({row["family"] for row in self.found["times"]},
+                         {"synthetic", "weights", "gist", "embeddings", "sift"})
 
     def test_variance(self):
         """65 536 numbers in pairs: the standard deviation of the share is below 0.008."""
@@ -164,7 +166,8 @@ class Driver(unittest.TestCase):
         done = run("--quick", "--experiments", "devices", "--threads", "2", "--out", out)
         self.assertEqual(done.returncode, 0, done.stderr)
         about = tables.read(os.path.join(out, "about.csv"))
-        self.assertEqual(tables.where(about, experiment="subspaces"), tables.where(self.found["about"], experiment="subspaces"))
+        for name in ("subspaces", "ladder"):
+            self.assertEqual(tables.where(about, experiment=name), tables.where(self.found["about"], experiment=name))
         self.assertEqual(tables.where(about, experiment="devices")[0]["threads"], 2)
         self.assertEqual(len(about), len(EXPERIMENTS))
 
@@ -189,8 +192,8 @@ class Errors(unittest.TestCase):
             os.mkdir(os.path.join(place, "bin"))
             script = os.path.join(place, "bin", "qem")
             with open(script, "w", encoding="utf-8") as file:
-                file.write(f'#!/bin/sh\ncase "$*" in *"method hyperchr"*"ratio 8"*) echo "qem: a defect" >&2; exit 1;; esac\n'
-                           f'exec "{QEM}" "$@"\n')
+                file.write('#!/bin/sh\ncase "$*" in\n*"method hyperchr"*"ratio 8"*) echo "qem: a defect" >&2; exit 1 ;;\n'
+                           f'esac\nexec "{QEM}" "$@"\n')
             os.chmod(script, 0o755)
             out = os.path.join(place, "out")
             done = run("--quick", "--experiments", "accuracy", "--out", out, build=place)
@@ -268,7 +271,7 @@ class Verdicts(unittest.TestCase):
         (claim,) = [each for each in claims.all_claims(found) if each.key == "hyperchr-mse-2"]
         self.assertEqual((claim.verdict, round(claim.ours, 6)), (claims.CONDITION, 400.0))
         self.assertIn("synthetic outliers left out of the error", claim.fulfilled)
-        text = "\n".join(page.paragraph(found, claim, set()))
+        text = "\n".join(prose.paragraph(found, claim, set()))
         self.assertIn("It holds: synthetic outliers left out of the error (-80.0 %)", text)
         self.assertIn("Ours: +400.0 %", text)
 
@@ -283,8 +286,9 @@ class Verdicts(unittest.TestCase):
     def test_levels_with_and_without_maps(self):
         rows = [{"m": 8, "theta": theta, "method": method, "level": level, "maps": maps, "status": "ok", "mse": mse,
                  "mse_inliers": mse, "swap_map": 0.1}
-                for theta in (4, 8) for method, level, maps, mse in (("pq", 0, "counted", 1.0), ("qet l=1", 1, "counted", 0.9),
-                                                                     ("qet l=1", 1, "free", 0.6), ("qet l=2", 2, "counted", 0.9))]
+                for theta in (4, 8)
+                for method, level, maps, mse in (("pq", 0, "counted", 1.0), ("qet l=1", 1, "counted", 0.9),
+                                                 ("qet l=1", 1, "free", 0.6), ("qet l=2", 2, "counted", 0.9))]
         found = verdicts({"subspaces": rows})
         self.assertEqual([found[f"qet-{level}"] for level in (1, 2, 3)], [claims.CONDITION, claims.NOT, claims.UNKNOWN])
 
@@ -311,7 +315,8 @@ class Verdicts(unittest.TestCase):
         found = verdicts({"times": times, "intervals": sweep})
         self.assertEqual([found[key] for key in ("hyperchr-dqt", "hyperchr-qt-low", "intervals-mse", "intervals-mae",
                                                  "intervals-dqt", "intervals-qt")],
-                         [claims.NOT, claims.REPRODUCED, claims.REPRODUCED, claims.NOT, claims.REPRODUCED, claims.REPRODUCED])
+                         [claims.NOT, claims.REPRODUCED, claims.REPRODUCED, claims.NOT, claims.REPRODUCED,
+                          claims.REPRODUCED])
 
     def test_variance(self):
         for mean, verdict in ((0.6817, claims.REPRODUCED), (0.69, claims.NOT)):
