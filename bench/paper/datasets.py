@@ -8,6 +8,7 @@ import numpy as np
 # Families of the papers' data sets, told by the file's name: a word in it, or with "_" how it begins.
 FAMILIES = (("sift", "sift"), ("gist", "gist"), ("kv_", "kv"), ("w_", "weights"), ("emb_", "embeddings"),
             ("wiki", "embeddings"), ("act_", "activations"))
+TYPES = (np.float32, np.float16, np.float64, np.uint8)
 
 
 @dataclass
@@ -48,22 +49,26 @@ def llm_like(lab, rows, cols):
 
 def vectors(path):
     """Rows of an .npy, .fvecs or .bvecs file, mapped; None if it holds no matrix of numbers."""
-    if path.endswith(".npy"):
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        return array if array.ndim == 2 and array.dtype in (np.float32, np.float16, np.float64, np.uint8) else None
-    element = np.dtype(np.float32 if path.endswith(".fvecs") else np.uint8)
-    dimension = int(np.fromfile(path, "<i4", 1)[0])
-    record = np.dtype([("dimension", "<i4"), ("vector", element, (dimension,))])
-    return np.memmap(path, record, mode="r")["vector"]
+    try:
+        if path.endswith(".npy"):
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            return array if array.ndim == 2 and array.size and array.dtype in TYPES else None
+        element = np.dtype(np.float32 if path.endswith(".fvecs") else np.uint8)
+        dimension = int(np.fromfile(path, "<i4", 1)[0])
+        record = np.dtype([("dimension", "<i4"), ("vector", element, (dimension,))])
+        return np.memmap(path, record, mode="r")["vector"]
+    except (OSError, ValueError, IndexError, EOFError):  # truncated, empty, pickled, ...
+        return None
 
 
 def files(folder):
-    """-> (name, path) of every matrix in a folder and its subfolders, by name."""
-    found = []
-    for place, _, names in os.walk(folder):
-        found += [(os.path.splitext(name)[0], os.path.join(place, name)) for name in names
-                  if name.endswith((".npy", ".fvecs", ".bvecs"))]
-    return sorted(found)
+    """-> (name, path) of every matrix in a folder and its subfolders, by name: the file's stem, after those of its folders
+    where two have the same."""
+    paths = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names
+             if name.endswith((".npy", ".fvecs", ".bvecs"))]
+    stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
+    whole = [os.path.relpath(path, folder).replace(os.sep, "_") for path in paths]
+    return sorted((stem if stems.count(stem) == 1 else name, path) for stem, name, path in zip(stems, whole, paths))
 
 
 def from_file(lab, name, path, most_rows):
@@ -86,7 +91,9 @@ def all_sets(lab, options):
         return sets + [llm_like(lab, *options.llm_shape)]
     for name, path in files(options.data):
         dataset = from_file(lab, name, path, options.rows)
-        if dataset is not None:
+        if dataset is None:
+            print(f"{path}: left out, it holds no matrix of f32, f16, f64 or u8", flush=True)
+        else:
             sets.append(dataset)
     return sets
 

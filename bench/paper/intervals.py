@@ -16,7 +16,7 @@ def run(lab, options, sets, missing):
     for intervals in options.intervals:
         try:
             results = lab.compare(dataset.paths[0], ["hyperchr"], thetas, "--intervals", str(intervals), "--repeat",
-                                  3 * options.repeat)
+                                  options.repeat)
         except (Failed, Infeasible, Refused) as why:
             lab.fail(f"{intervals} intervals on {dataset.name}", str(why))
             continue

@@ -8,7 +8,7 @@ from lab import Failed, Infeasible, Refused
 
 TITLE = "Times over the compression ratio (HyperChr, figure 4)"
 NAMES = ("pq", "rtn", "opq", "lopq", "vq", "hyperchr", "auto")
-SMALL = 1 << 21  # elements below which a run is repeated more often
+SMALL = 1 << 19  # elements below which a run is repeated more often
 
 
 def rows_of(dataset, names, results):

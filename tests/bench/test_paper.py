@@ -20,6 +20,7 @@ import claims  # noqa: E402
 import datasets  # noqa: E402
 import ladder  # noqa: E402
 import lab as laboratory  # noqa: E402
+import page  # noqa: E402
 import plot  # noqa: E402
 import prose  # noqa: E402
 import tables  # noqa: E402
@@ -230,6 +231,26 @@ class Files(unittest.TestCase):
             whole = datasets.from_file(subject, "gist_base", os.path.join(place, "gist_base.fvecs"), 50)
             self.assertEqual(whole.paths, [os.path.join(place, "gist_base.fvecs")])
 
+    def test_what_is_no_matrix(self):
+        with tempfile.TemporaryDirectory() as place:
+            np.save(os.path.join(place, "vector.npy"), np.arange(5.0))
+            np.save(os.path.join(place, "words.npy"), np.array([["a", "b"]]))
+            np.save(os.path.join(place, "objects.npy"), np.array([[None]]), allow_pickle=True)
+            for name, content in (("empty.fvecs", b""), ("cut.npy", b"\x93NUMPY"), ("odd.bvecs", b"\4\0\0\0ab")):
+                with open(os.path.join(place, name), "wb") as file:
+                    file.write(content)
+            found = datasets.files(place)
+            self.assertEqual(len(found), 6)
+            self.assertEqual([datasets.vectors(path) for _, path in found], [None] * 6)
+
+    def test_names_are_unique(self):
+        with tempfile.TemporaryDirectory() as place:
+            for name in ("a/base.fvecs", "b/base.bvecs", "b/other.npy"):
+                os.makedirs(os.path.dirname(os.path.join(place, name)), exist_ok=True)
+                with open(os.path.join(place, name), "wb"):
+                    pass
+            self.assertEqual([name for name, _ in datasets.files(place)], ["a_base.fvecs", "b_base.bvecs", "other"])
+
     def test_families(self):
         names = {"w_darknet_classifier": "weights", "emb_w2v_dictionary_256": "embeddings", "kv_llama_k": "kv",
                  "sift_131k": "sift", "siftsmall_base": "sift", "act_charlstm_bolano_h": "activations", "matrix": "other"}
@@ -322,6 +343,21 @@ class Verdicts(unittest.TestCase):
         for mean, verdict in ((0.6817, claims.REPRODUCED), (0.69, claims.NOT)):
             found = {"variance": [{"matrix": "normal", "level": 1, "mean": mean}]}
             self.assertEqual(verdicts(found)["qet-variance"], verdict)
+
+
+class Tables(unittest.TestCase):
+    def test_auto_beside_the_best(self):
+        row = {"theta": 4, "accounting": "honest", "status": "ok"}
+        rows = [{**row, "dataset": name, "method": method, "mse": mse} for name, method, mse in
+                (("a", "pq", 4.0), ("a", "vq", 2.0), ("a", "auto", 0.5), ("b", "pq", 1.0), ("b", "auto", 4.0))]
+        rows.append({**row, "dataset": "a", "method": "hyperchr", "accounting": "paper", "mse": 0.1})
+        self.assertEqual(list(page.best_table(rows))[2:], ["| 4 | 2 | 1 | b 4 | b |"])
+
+    def test_least_error_is_bold(self):
+        row = {"dataset": "a", "accounting": "honest", "status": "ok", "theta": 4}
+        rows = [{**row, "method": "pq", "mse": 0.5}, {**row, "method": "vq", "mse": 0.25},
+                {**row, "method": "opq", "mse": None, "status": "infeasible"}]
+        self.assertEqual(list(page.error_table(rows, "a", "mse"))[2:], ["| pq | 0.5 |", "| vq | **0.25** |", "| opq | - |"])
 
 
 class Ladder(unittest.TestCase):
