@@ -3,6 +3,8 @@
 A claim is measured under several conditions; the first is the honest one: every stored byte counted, every element in the
 error. It decides "reproduced"; if it does not hold but another does, the claim is "reproduced only under a condition",
 which is named; else "not reproduced". What has to hold is a rule with a stated threshold; nothing here knows a result."""
+import statistics
+
 import methods
 import ranges
 import tables
@@ -98,9 +100,10 @@ def hyperchr_errors(found):
 # ---------------------------------------------------------------- HyperChr: times
 
 def time_change(rows, figure, dataset, thetas):
+    """The median over the ratios: times have stragglers that errors do not have."""
     there = [row[figure] for row in tables.where(rows, dataset=dataset, method="hyperchr", status="ok")
              if row["theta"] in thetas and row[figure] is not None]
-    return 100.0 * (tables.mean(there) - 1.0) if there else None
+    return 100.0 * (statistics.median(there) - 1.0) if there else None
 
 
 def time_conditions(rows, figure, thetas):
@@ -122,14 +125,16 @@ def hyperchr_times(found):
 
 
 def from_one_to_most(rows, figure, least=1):
-    """Change in percent from the least to the largest number of intervals, mean over the ratios."""
+    """Change in percent from the least to the largest number of intervals, median over the ratios."""
     there = [row for row in rows if row["status"] == "ok" and row["intervals"] >= least]
     if len({row["intervals"] for row in there}) < 2:
         return None
     low, high = min(row["intervals"] for row in there), max(row["intervals"] for row in there)
     ends = {(row["theta"], row["intervals"]): row[figure] for row in there}
     thetas = {theta for theta, _ in ends}
-    return tables.mean(change(ends.get((theta, high)), ends.get((theta, low))) for theta in thetas)
+    changes_of = [change(ends.get((theta, high)), ends.get((theta, low))) for theta in thetas]
+    there = [value for value in changes_of if value is not None]
+    return statistics.median(there) if there else None
 
 
 def hyperchr_intervals(found):

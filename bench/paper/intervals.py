@@ -39,7 +39,7 @@ def draw(found, folder):
     for figure, title in figures[2:]:
         lines = {f"theta {theta}": [(row[figure], row["mse"]) for row in tables.where(rows, theta=theta)]
                  for theta in dict.fromkeys(row["theta"] for row in rows)}
-        panels.append(plot.Panel(f"MSE against {title}", title, "MSE", lines))
+        panels.append(plot.Panel(f"MSE against {title}", title, "MSE", lines, log_x=True))
     if rows and plot.draw(f"{folder}/intervals.svg", TITLE, panels, 4):
         return [("intervals.svg", "errors and times over the number of intervals, and one against the other")]
     return []

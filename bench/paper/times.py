@@ -23,7 +23,7 @@ def rows_of(dataset, names, results):
 
 def beside_pq(lab, dataset, options, names, *arguments):
     """Times of the methods {qem's name: name in the table}, PQ first in the same process."""
-    repeat = options.repeat if dataset.elements >= SMALL else 3 * options.repeat
+    repeat = options.repeat if dataset.elements >= SMALL else 2 * options.repeat + 1
     first = [] if "pq" in names else ["pq"]
     try:
         results = lab.compare(dataset.paths[0], [*first, *names], options.thetas, "--repeat", repeat, *arguments)
