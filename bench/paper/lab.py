@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 
+ABSENT = re.compile(r"not in this version|is unknown|does not carry out")
 BUDGET = re.compile(r"budget|largest ratio that fits|one centroid takes")
 
 
@@ -37,7 +38,7 @@ class Lab:
             return json.loads(done.stdout)
         words = [line for line in done.stderr.splitlines() if line.strip()]
         reason = words[-1].removeprefix("qem: ") if words else f"{' '.join(command)} ended with {done.returncode}"
-        if done.returncode == 2:
+        if done.returncode == 2 or ABSENT.search(reason):
             raise Refused(reason)
         raise (Infeasible if BUDGET.search(reason) else Failed)(reason)
 
