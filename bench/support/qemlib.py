@@ -90,6 +90,7 @@ PROTOTYPES = {
     "qem_kmeans": [c_void_p, POINTER(View), c_uint64, POINTER(KmeansParams), c_void_p, c_void_p, POINTER(c_uint64),
                    POINTER(c_double)],
     "qem_quantiles": [c_void_p, POINTER(View), c_uint32, c_uint32, c_void_p],
+    "qem_swap_forward": [c_void_p, POINTER(View), c_uint32, c_void_p, c_void_p],
     "qem_matmul": [c_void_p, c_void_p, c_uint64, c_int, c_void_p, c_uint64, c_int, c_void_p, c_uint64, c_void_p, c_uint64],
 }
 
@@ -162,6 +163,17 @@ class Library:
         self.call("qem_kmeans", byref(view_of(points)), k, byref(KmeansParams(iterations=iterations)),
                   centroids.ctypes.data, None, byref(used), byref(objective))
         return objective.value
+
+    def swap(self, array, levels):
+        """The matrix after QET's pair swap, parts in depth-first order."""
+        if not self.has("qem_swap_map_bytes"):
+            raise Missing("this libqem has no qem_swap_map_bytes")
+        self.dll.qem_swap_map_bytes.argtypes = [c_uint64, c_uint64, c_uint32]
+        self.dll.qem_swap_map_bytes.restype = c_uint64
+        ordered = array.astype("float32")
+        swapped = (c_char * self.dll.qem_swap_map_bytes(*array.shape, levels))()
+        self.call("qem_swap_forward", byref(view_of(array)), levels, ordered.ctypes.data, swapped)
+        return ordered
 
     def quantiles(self, array, intervals, cuts):
         self.call("qem_quantiles", byref(view_of(array)), 1, intervals, cuts.ctypes.data)
