@@ -87,8 +87,7 @@ static const float normal_float[] = {
 
 float qem_table_level(qem_table table, uint64_t k, uint32_t code)
 {
-    return table == QEM_TABLE_UNIFORM && k > 1 ? (float)code / (float)(k - 1) : 0.0f; /* NF: with the method */
-    if (table == QEM_TABLE_INTEGERS) return (float)code;
+    if (table == QEM_TABLE_UNIFORM) return k > 1 ? (float)code / (float)(k - 1) : 0.0f;
     if (k < 4 || k > 256 || (k & (k - 1)) || code >= k) return 0.0f; /* no such table */
     return normal_float[k - 4 + code]; /* 4 + 8 + ... + k/2 = k - 4 come before */
 }

@@ -4,34 +4,21 @@
  */
 #include "registry.h"
 
-#define LEAST_K 4
-
-static qem_status check_k(qem_fit *fit)
-{
-    if (fit->k >= LEAST_K) return QEM_OK;
-    return qem_fail(fit->context, fit->recipe.k ? QEM_ERR_ARGUMENT : QEM_ERR_BUDGET, "nf: it has tables of %d levels or more, not of %llu",
-                    LEAST_K, (unsigned long long)fit->k);
-}
-
-static qem_status units(qem_fit *fit, const float *x, qem_affine *affine)
+static qem_status units(qem_context *context, const qem_backend *backend, const float *x, uint64_t rows, uint64_t cols,
+                        qem_affine *affine)
 {
     void *memory;
-    QEM_TRY(check_k(fit));
-    QEM_TRY(qem_allocate(fit->context, affine->units, 2 * sizeof(float), &memory));
+    QEM_TRY(qem_allocate(context, affine->units, 2 * sizeof(float), &memory));
     float *least = memory, *greatest = least + affine->units;
-    const qem_status status = fit->backend->unit_stats(fit->context, x, fit->points.rows, fit->points.cols, affine->axis,
-                                                       affine->block, least, greatest, NULL, NULL);
-    for (uint64_t u = 0; u < affine->units && status == QEM_OK; u++) {
-        if (affine->has_scale) affine->scale[u] = -least[u] > greatest[u] ? -least[u] : greatest[u];
-        if (affine->has_mean) affine->mean[u] = 0.0f; /* the levels have their own zero */
-    }
-    qem_release(fit->context, memory);
+    const qem_status status = backend->unit_stats(context, x, rows, cols, affine->axis, affine->block, least, greatest, NULL, NULL);
+    for (uint64_t u = 0; u < affine->units && status == QEM_OK; u++)
+        affine->scale[u] = -least[u] > greatest[u] ? -least[u] : greatest[u];
+    qem_release(context, memory);
     return status;
 }
 
 static qem_status fit(qem_fit *fit)
 {
-    QEM_TRY(check_k(fit));
     return qem_fit_table(fit, QEM_TABLE_NF);
 }
 
@@ -42,7 +29,9 @@ const qem_method_ops qem_nf_ops = {
     .default_dim = 1,
     .scalar = 1,
     .power_of_two = 1,
+    .least_k = 4,
     .most_k = 256,
+    .table = QEM_TABLE_NF,
     .units = units,
     .fit = fit,
     .encode = qem_encode_scalar,

@@ -4,8 +4,7 @@
 
 static const qem_method_ops *const methods[] = {
     &qem_rtn_ops, &qem_lloydmax_ops, &qem_vq_ops, &qem_pq_ops, &qem_hyperchr_ops, &qem_qet_ops,
-    &qem_opq_ops, &qem_lopq_ops,
-    &qem_rtn_ops, &qem_lloydmax_ops, &qem_vq_ops, &qem_pq_ops, &qem_hyperchr_ops, &qem_qet_ops, &qem_grid_ops, &qem_nf_ops,
+    &qem_grid_ops, &qem_nf_ops, &qem_opq_ops, &qem_lopq_ops,
 };
 
 #define METHOD_COUNT (sizeof methods / sizeof methods[0])
