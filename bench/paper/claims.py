@@ -55,19 +55,19 @@ def at_most(key, paper, words, stated, conditions):
 
 # ---------------------------------------------------------------- HyperChr: errors
 
-def changes(rows, dataset, figure, thetas, accounting):
-    """hyperchr against pq on one data set, at each ratio where both have a result."""
+def changes(rows, dataset, figure, thetas, accounting, pair_of=("hyperchr", "pq")):
+    """One method against another on one data set, at each ratio where both have a result."""
     for theta in thetas:
         pair = [tables.where(rows, dataset=dataset, theta=theta, method=name, accounting=accounting, status="ok")
-                for name in ("hyperchr", "pq")]
+                for name in pair_of]
         if all(pair):
             yield change(pair[0][0][figure], pair[1][0][figure])
 
 
-def family_change(rows, family, figure, thetas, accounting="honest"):
+def family_change(rows, family, figure, thetas, accounting="honest", pair_of=("hyperchr", "pq")):
     """Mean over the ratios and over the family's data sets."""
     names = dict.fromkeys(row["dataset"] for row in tables.where(rows, family=family))
-    return tables.mean(tables.mean(changes(rows, name, figure, thetas, accounting)) for name in names)
+    return tables.mean(tables.mean(changes(rows, name, figure, thetas, accounting, pair_of)) for name in names)
 
 
 def error_conditions(rows, figure, thetas):
@@ -192,6 +192,29 @@ def qet_levels(found):
                     lambda value, limit=limit: value <= limit, list(level_conditions(rows, level, 8)), "%")
 
 
+def above(key, words, pair_of, rows):
+    """QET says that the first of two methods has the larger MSE: on the synthetic data, or on another family."""
+    families = list(dict.fromkeys(row["family"] for row in rows))
+
+    def on(family, figure="mse", thetas=methods.THETAS):
+        return family_change(rows, family, figure, thetas, "honest", pair_of)
+
+    conditions = [("synthetic data, every byte and element counted, mean over the ratios that fit", on("synthetic")),
+                  ("outliers left out of the error", on("synthetic", "mse_inliers")),
+                  ("at theta 2 to 8 alone", on("synthetic", "mse", methods.LOW)),
+                  ("at theta 10 to 16 alone", on("synthetic", "mse", methods.HIGH)),
+                  ("at theta 10 to 16 alone, outliers left out", on("synthetic", "mse_inliers", methods.HIGH))]
+    conditions += [(f"on {family}", on(family)) for family in families if family != "synthetic"]
+    return Claim(key, "QET", words, "above 0 %", "above 0 %", lambda value: value > 0, conditions, "%")
+
+
+def qet_conclusions(found):
+    rows = found.get("accuracy", [])
+    yield above("conclusion-opq", "MSE of OPQ against PQ: worse, for it stores its rotation", ("opq", "pq"), rows)
+    yield above("conclusion-levels", "MSE of QET with 1 iteration against 4: the more iterations the better",
+                ("qet l=1", "qet l=4"), rows)
+
+
 def table_distance(rows, column, m, level, maps):
     """What is farthest from the paper's table over its ratios: points of a share, or a range as a multiple of theirs."""
     distances = []
@@ -239,7 +262,8 @@ def qet_variance(found):
 
 
 def all_claims(found):
-    return [claim for group in (hyperchr_errors, hyperchr_times, hyperchr_intervals, qet_levels, qet_table, qet_variance)
+    return [claim for group in (hyperchr_errors, hyperchr_times, hyperchr_intervals, qet_levels,
+                                qet_conclusions, qet_table, qet_variance)
             for claim in group(found)]
 
 

@@ -153,7 +153,8 @@ SECTIONS = {"accuracy": accuracy_section, "times": lambda found: times_table(fou
             "variance": lambda found: variance.table(found["variance"]),
             "devices": lambda found: devices.table(found["devices"]),
             "ladder": lambda found: ladder.table(found["ladder"])}
-NOTES = {"accuracy": "rtn runs out of the picture where it is far from all others.",
+NOTES = {"accuracy": "rtn runs out of the picture where it is far from all others. A dash in a table: nothing fits in that "
+                     "budget (opq and lopq store their rotations), or it was not measured.",
          "times": "QT and DQT are seconds from memory to memory (medians); QTR and DTR their ratios to PQ's in the same "
                   "process.",
          "intervals": "On weights, the largest set of them. The number of cells grows with l^4.",

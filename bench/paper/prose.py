@@ -10,7 +10,7 @@ def percent(value):
 
 def is_change(claim):
     """A change gets a sign, a share of PQ's does not."""
-    return claim.key.startswith("hyperchr") or claim.key.startswith("intervals")
+    return claim.key.startswith(("hyperchr", "intervals", "conclusion"))
 
 
 def figure(claim, value):
@@ -105,6 +105,15 @@ def on_levels(found, claim):
                "the other numbers of subspaces).")
 
 
+def on_conclusions(found, claim):
+    del found
+    if claim.key.endswith("opq"):
+        yield ("The rotation is cols * cols floats, whatever the number of rows: it decides on a matrix of 1024 rows, "
+               "and hardly counts on one of 100 000.")
+    else:
+        yield "Each level takes half a bit an element off the codes; it pays while the codes have bits to spare."
+
+
 def on_proportions(found, claim):
     del found, claim
     yield ("The paper says neither the number of subspaces nor whether the maps count, but its four proportions fix "
@@ -129,7 +138,8 @@ def on_variance(found, claim):
 
 
 REASONS = {"hyperchr-mse": on_errors, "hyperchr-mae": on_errors, "hyperchr-": on_times, "intervals": on_intervals,
-           "qet-codebook": on_proportions, "qet-range": on_ranges, "qet-variance": on_variance, "qet-": on_levels}
+           "conclusion": on_conclusions, "qet-codebook": on_proportions, "qet-range": on_ranges,
+           "qet-variance": on_variance, "qet-": on_levels}  # the first that a claim's key begins with
 MOST_FAILURES = 8  # conditions that do not hold, in a paragraph; claims.csv has all
 
 

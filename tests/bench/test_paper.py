@@ -339,6 +339,16 @@ class Verdicts(unittest.TestCase):
                          [claims.NOT, claims.REPRODUCED, claims.REPRODUCED, claims.NOT, claims.REPRODUCED,
                           claims.REPRODUCED])
 
+    def test_conclusions(self):
+        row = {"accounting": "honest", "status": "ok"}
+        rows = [{**row, "dataset": name, "family": name, "method": method, "theta": 4, "mse": mse, "mse_inliers": mse}
+                for name, method, mse in (("synthetic", "pq", 1.0), ("synthetic", "opq", 0.9), ("gist", "pq", 1.0),
+                                          ("gist", "opq", 1.5), ("synthetic", "qet l=1", 0.5),
+                                          ("synthetic", "qet l=4", 0.4))]
+        (claim,) = [each for each in claims.all_claims({"accuracy": rows}) if each.key == "conclusion-opq"]
+        self.assertEqual((claim.verdict, claim.fulfilled), (claims.CONDITION, ["on gist"]))
+        self.assertEqual(verdicts({"accuracy": rows})["conclusion-levels"], claims.REPRODUCED)
+
     def test_variance(self):
         for mean, verdict in ((0.6817, claims.REPRODUCED), (0.69, claims.NOT)):
             found = {"variance": [{"matrix": "normal", "level": 1, "mean": mean}]}
