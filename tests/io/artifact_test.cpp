@@ -71,6 +71,63 @@ TEST_F(ArtifactTest, RoundTripsCellsStagesAndOddNames)
     round_trip(shape);
 }
 
+TEST_F(ArtifactTest, RoundTripsEverythingOfFormat2)
+{
+    int number = 0;
+    for (const ArtifactShape &shape : shapes_of_format_2()) {
+        SCOPED_TRACE(number++);
+        round_trip(shape);
+        EXPECT_NE(read_bytes(path("a.safetensors")).find("\"qem.version\":\"2\""), std::string::npos);
+    }
+    ArtifactShape old;
+    old.stages = 2;
+    round_trip(old);
+    EXPECT_NE(read_bytes(path("a.safetensors")).find("\"qem.version\":\"1\""), std::string::npos) << "nothing new is in it";
+}
+
+TEST_F(ArtifactTest, IndicesOfOutliersGrowWithTheMatrix)
+{
+    ArtifactShape shape; // one centroid needs no codes: 2^33 elements in a few bytes
+    shape.rows = uint64_t{ 1 } << 30;
+    shape.cols = 8;
+    shape.k = 1;
+    shape.outliers = 3;
+    qem_artifact *artifact = make(shape);
+    ASSERT_EQ(qem_save(context, artifact, path("a.safetensors").c_str()), QEM_OK) << error();
+    qem_artifact *back = nullptr;
+    ASSERT_EQ(qem_load(context, path("a.safetensors").c_str(), &back), QEM_OK) << error();
+    EXPECT_EQ(fingerprint(back), fingerprint(artifact));
+    EXPECT_EQ(back->outliers.index_size, 8u);
+    EXPECT_EQ(qem_outlier_index(&back->outliers, 2), (uint64_t{ 1 } << 33) - 1);
+    qem_artifact_destroy(&back);
+    qem_file *file = open("a.safetensors");
+    ASSERT_NE(file, nullptr);
+    qem_tensor_info info = QEM_TENSOR_INFO_INIT;
+    ASSERT_EQ(qem_file_tensor(file, 0, &info), QEM_OK);
+    EXPECT_STREQ(info.name, "w.outlier_index");
+    EXPECT_EQ(info.dtype, QEM_DTYPE_U64);
+}
+
+TEST_F(ArtifactTest, EveryFieldOfARecipeComesBack)
+{
+    ArtifactShape shape;
+    shape.recipe = true;
+    qem_artifact *artifact = make(shape), *back = nullptr;
+    ASSERT_EQ(qem_save(context, artifact, path("a.safetensors").c_str()), QEM_OK) << error();
+    ASSERT_EQ(qem_load(context, path("a.safetensors").c_str(), &back), QEM_OK) << error();
+    const qem_recipe *a = &artifact->recipe, *b = &back->recipe;
+    for (int layer = 0; layer < 3; layer++, a = a->residual, b = b->residual) {
+        ASSERT_NE(a, nullptr);
+        ASSERT_NE(b, nullptr);
+        qem_recipe left = *a, right = *b;
+        EXPECT_EQ(left.residual == nullptr, right.residual == nullptr);
+        left.residual = right.residual = nullptr;
+        EXPECT_EQ(memcmp(&left, &right, sizeof left), 0) << "layer " << layer;
+    }
+    EXPECT_EQ(b, nullptr);
+    qem_artifact_destroy(&back);
+}
+
 TEST_F(ArtifactTest, SameArtifactSameBytes)
 {
     ArtifactShape shape;
