@@ -103,6 +103,15 @@ class Recipes(CliTest):
         self.recipe(recipe)
         self.assertEqual(self.report("quantize", "x.npy", "--dry-run", "--recipe", "r.json")["recipe"], recipe)
 
+    def test_inspect_lists_layers_and_stages(self):
+        self.report("quantize", "x.npy", "-o", "a.safetensors", "--method", "qet", "--k", "4")
+        shown = self.report("inspect", "a.safetensors")
+        self.assertEqual(shown["layers"], [{"stage_first": 0, "stage_count": 1}])
+        self.assertEqual([shown["stages"][0][key] for key in ["kind", "dim", "k", "levels"]], ["per_group", 4, 4, 1])
+        text = self.qem("inspect", "a.safetensors")
+        self.assertIn("layer 0  1 stage\n", text)
+        self.assertIn("stage 0  per_group: dim 4, k 4, swap levels 1\n", text)
+
     def test_faults_name_file_and_key(self):
         words = ["quantize", "x.npy", "--dry-run", "--recipe"]
         self.refused(1, "none.json", *words, "none.json")

@@ -125,6 +125,10 @@ int cli_open_importance(qem_context *context, cli_options *options);
 /* A recipe and its residual layers as one object, and back. */
 json_t *cli_json_recipe(const qem_recipe *chain, uint32_t count);
 int cli_read_recipe(const char *path, qem_recipe *chain, uint32_t *count, uint64_t *seed);
+/* The keys "layers", "stages" and "outliers" of an artifact's metadata in a file that the library has read; NULL when the file
+ * cannot be read again. */
+json_t *cli_layers(const char *path, const char *artifact);
+void cli_print_layers(const json_t *listing);
 /* Copies a linked recipe, without what it borrows; returns the number of layers. */
 uint32_t cli_copy_chain(const qem_recipe *recipe, qem_recipe *chain);
 
