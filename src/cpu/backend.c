@@ -50,6 +50,7 @@ const qem_backend qem_cpu_backend = {
     .standardized_stats = qem_cpu_standardized_stats,
     .standardize = qem_cpu_standardize,
     .element_weights = qem_cpu_element_weights,
+    .search_block_scales = qem_cpu_search_block_scales,
     .select_outliers = qem_cpu_select_outliers,
     .scatter = qem_cpu_scatter,
     .gather = qem_cpu_gather,
