@@ -256,12 +256,14 @@ typedef struct qem_backend {
      * against each other), in double, rounded once; importance: NULL, [cols] or [rows, cols] (importance_rows 0, 1, rows). */
     qem_status (*element_weights)(qem_context *, uint64_t rows, uint64_t cols, const qem_decode_affine *steps, uint32_t count,
                                   const float *importance, uint64_t importance_rows, float *weight);
-    /* For each block: the integer q of 1 .. 2^bits - 1 with the least sum of importance * (x - level * scale)^2 over its
-     * elements, each at its nearest of k ascending levels, scale = q * super[block's] / (2^bits - 1); x is the matrix before the
-     * block step. Ties: the lowest q. Blocks of zeros: q = 0. levels, supers, q: host. */
+    /* For each block: the integer q of 0 .. 2^bits - 1 with the least sum of weight * (x - level * scale)^2 over its elements, each
+     * at the nearest of k ascending levels to x / scale (with scale 0 the error is x itself), scale = q * (super[block / per_super]
+     * / (2^bits - 1)); x is the matrix before the block step. Ties: the lowest q, so 0 for a block of zeros. weight may be NULL: 1;
+     * where a block's are all 0, q is as if they were 1. error (may be NULL): those sums. bits 1 .. 8; with bits 1 and per_super
+     * 1 the supers themselves are judged. levels, supers, q, error: host. */
     qem_status (*search_block_scales)(qem_context *, const float *x, const float *weight, uint64_t rows, uint64_t cols,
                                       uint64_t block, uint32_t bits, uint64_t per_super, const float *supers,
-                                      const float *levels, uint64_t k, uint8_t *q);
+                                      const float *levels, uint64_t k, uint8_t *q, double *error);
 
     /* ---- outliers ---- */
 

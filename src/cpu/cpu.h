@@ -58,6 +58,9 @@ qem_status qem_cpu_cross_product(qem_context *, const float *a, const float *b, 
 qem_status qem_cpu_rotate(qem_context *, const float *x, uint64_t rows, uint64_t cols, const float *rotation,
                           const float *before, const float *after, float *out);
 
+qem_status qem_cpu_search_block_scales(qem_context *, const float *x, const float *weight, uint64_t rows, uint64_t cols,
+                                       uint64_t block, uint32_t bits, uint64_t per_super, const float *supers,
+                                       const float *levels, uint64_t k, uint8_t *q, double *error);
 qem_status qem_cpu_select_outliers(qem_context *, const float *x, uint64_t rows, uint64_t cols, const float *mean,
                                    const float *inverse, uint64_t count, float threshold, uint64_t *index, uint64_t *found);
 qem_status qem_cpu_scatter(qem_context *, float *x, const uint64_t *index, const float *value, uint64_t count);

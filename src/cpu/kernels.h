@@ -18,6 +18,7 @@
 #include "affine_tile.h"
 #include "code_tile.h"
 #include "products.h"
+#include "scale_search.h"
 #include "tiles.h"
 
 #define QEM_POINT_PAD 64
@@ -65,6 +66,11 @@ typedef struct qem_cpu_kernels {
 
     /* Number of codes equal to `number of thresholds <= x`, thresholds ascending, count k-1; any n, any alignment. */
     void (*scalar_codes)(const float *x, size_t n, const float *thresholds, size_t threshold_count, uint32_t *codes);
+
+    /* sums[c] = chain over i < n of fmaf(w_i * e, e, sum) from 0 with e = fmaf(-level, scale[c], x_i), level that of the highest j with
+     * threshold[j] <= x_i * inverse[c], for candidates c < count (a multiple of QEM_SCALE_PAD); weight NULL: w_i = 1. */
+    void (*scale_errors)(const qem_level_table *table, const float *x, const float *weight, size_t n, const float *scale,
+                         const float *inverse, size_t count, float *sums);
 
     /* codes[i] = bits first_bit + i*bits .. of the stream, least significant bit first; bits 1 .. 24; any n. At least 16
      * readable bytes follow the stream. */

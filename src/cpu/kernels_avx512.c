@@ -15,6 +15,7 @@ void qem_kernels_avx512(qem_cpu_kernels *kernels)
     kernels->scale_points = qem_scale_points_avx512;
     kernels->sum_points = qem_sum_points_avx512;
     kernels->scalar_codes = qem_scalar_codes_avx512;
+    kernels->scale_errors = qem_scale_errors_avx512;
     kernels->unpack = qem_unpack_avx512;
     kernels->decode_tile = qem_decode_tile_avx512;
     kernels->store_rows = qem_store_rows_avx512;

@@ -126,6 +126,27 @@ static void sum_points(const float *x, size_t ld, size_t n, uint32_t dim, const 
         for (uint32_t p = 0; p < dim; p++) sums[labels[i] * width + p] += llrint((double)x[p * ld + i] * scale);
 }
 
+static uint32_t highest_threshold(const qem_level_table *table, float z)
+{
+    uint32_t index = 0;
+    for (uint32_t half = table->size / 2; half > 0; half /= 2) index += table->threshold[index + half] <= z ? half : 0;
+    return index;
+}
+
+static void scale_errors(const qem_level_table *table, const float *x, const float *weight, size_t n, const float *scale,
+                         const float *inverse, size_t count, float *sums)
+{
+    for (size_t c = 0; c < count; c++) {
+        float sum = 0.0f;
+        for (size_t i = 0; i < n; i++) {
+            const float level = table->level[highest_threshold(table, x[i] * inverse[c])];
+            const float e = fmaf(-level, scale[c], x[i]);
+            sum = fmaf((weight ? weight[i] : 1.0f) * e, e, sum);
+        }
+        sums[c] = sum;
+    }
+}
+
 static void scalar_codes(const float *x, size_t n, const float *thresholds, size_t threshold_count, uint32_t *codes)
 {
     for (size_t i = 0; i < n; i++) {
@@ -350,6 +371,7 @@ void qem_kernels_scalar(qem_cpu_kernels *kernels)
         .scale_points = scale_points,
         .sum_points = sum_points,
         .scalar_codes = scalar_codes,
+        .scale_errors = scale_errors,
         .unpack = unpack,
         .decode_tile = decode_tile,
         .pair_split = pair_split,

@@ -9,6 +9,7 @@
 
 #include "affine_tile.h"
 #include "code_tile.h"
+#include "scale_search.h"
 #include "tiles.h"
 
 #define QEM_DECLARE_SIMD_KERNELS(isa)                                                                                     \
@@ -31,6 +32,8 @@
                               int64_t *sums, size_t width);                                                               \
     void qem_scalar_codes_##isa(const float *x, size_t n, const float *thresholds, size_t threshold_count,                \
                                 uint32_t *codes);                                                                         \
+    void qem_scale_errors_##isa(const qem_level_table *table, const float *x, const float *weight, size_t n,              \
+                                const float *scale, const float *inverse, size_t count, float *sums);                     \
     void qem_unpack_##isa(const uint8_t *stream, uint64_t first_bit, size_t n, uint32_t bits, uint32_t *codes);           \
     void qem_decode_tile_##isa(const qem_code_tile *tile);                                                                \
     int qem_store_rows_##isa(const float *x, size_t x_stride, size_t rows, size_t n, qem_dtype dtype, void *out,          \

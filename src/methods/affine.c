@@ -210,3 +210,24 @@ qem_status qem_affine_store(qem_context *context, qem_affine *a)
     if (scales) QEM_TRY(store_table(context, &scale, &a->scale, &a->scale_stored, &a->scale_super));
     return a->params == 32 ? QEM_OK : expand(context, a, scales, means);
 }
+
+/* ---- the integers themselves ---- */
+
+static uint32_t get_bits(const uint8_t *stream, uint64_t index, uint32_t bits)
+{
+    const uint64_t bit = index * bits, byte = bit / 8;
+    const uint32_t word = (uint32_t)stream[byte] | (uint32_t)stream[byte + 1] << 8; /* at most 15 bits; slack follows */
+    return word >> (bit % 8) & (((uint32_t)1 << bits) - 1);
+}
+
+void qem_affine_scale_codes(const qem_affine *a, uint8_t *codes)
+{
+    for (uint64_t u = 0; u < a->units; u++) codes[u] = (uint8_t)get_bits(a->scale_stored, u, a->params);
+}
+
+qem_status qem_affine_set_scale_codes(qem_context *context, qem_affine *a, const uint8_t *codes)
+{
+    memset(a->scale_stored, 0, (size_t)qem_bit_stream_bytes(a->units, a->params));
+    for (uint64_t u = 0; u < a->units; u++) put_bits(a->scale_stored, u, a->params, codes[u]);
+    return expand(context, a, 1, 0);
+}

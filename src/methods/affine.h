@@ -22,6 +22,10 @@ qem_status qem_affine_alloc(qem_context *context, qem_affine *a);
  */
 qem_status qem_affine_store(qem_context *context, qem_affine *a);
 
+/* Of a step with scales stored in 4..8 bits: their integers, and other ones under the same super-scales (expanded again). */
+void qem_affine_scale_codes(const qem_affine *a, uint8_t *codes);
+qem_status qem_affine_set_scale_codes(qem_context *context, qem_affine *a, const uint8_t *codes);
+
 /* Ends a step that no artifact owns. */
 void qem_affine_release(qem_context *context, qem_affine *a);
 

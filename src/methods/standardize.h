@@ -27,6 +27,17 @@ uint64_t qem_standardize_bytes(uint64_t rows, uint64_t cols, const qem_recipe *r
 qem_status qem_standardize_begin(qem_context *context, const qem_backend *backend, const float *x, uint64_t rows, uint64_t cols,
                                  const qem_recipe *recipe, qem_affine steps[QEM_MOST_AFFINE], uint32_t *count);
 
+/*
+ * Better scales for the block step `a` (stored already) against a scalar codebook of k ascending levels: for each block those
+ * of the least sum of weight * error^2, the elements being coded by their nearest levels. x (device): the matrix as the outer steps
+ * leave it; weight (device, or NULL for 1): of its errors, so importance * the outer scales squared. Super-scales are
+ * chosen anew from the best unrounded scales where that is better for their blocks; f16 and f32 scales are searched from 0 to
+ * twice what they were. No block under one super-scale together, and with f16 and f32 no block, is worse than before. The codes
+ * that this presumes are those of a matrix standardized again. *error (may be NULL): the sum over all blocks.
+ */
+qem_status qem_standardize_search(qem_context *context, const qem_backend *backend, const float *x, const float *weight,
+                                  uint64_t rows, uint64_t cols, const float *levels, uint64_t k, qem_affine *a, double *error);
+
 /* Ends steps that no artifact owns, and sets *count to 0. */
 void qem_standardize_release(qem_context *context, qem_affine steps[QEM_MOST_AFFINE], uint32_t *count);
 
