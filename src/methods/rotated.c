@@ -12,6 +12,7 @@
 #include "rotation.h"
 
 #define LEAST_DROP 2e-3      /* of the error in a round: less ends the rounds */
+#define LEAST_GAIN 1e-6      /* over pq: less is not worth a rotation, and may be one of rounding */
 #define CHECK_ELEMENTS ((uint64_t)1 << 20) /* decoded at once to measure the error */
 
 typedef struct rounds {
@@ -283,7 +284,7 @@ static qem_status from_plain(rounds *r, int try_axes)
     if (!axes) last = by_passes;
     QEM_TRY(improve(r, &last));
     if (!weighted) QEM_TRY(measure(r, 1, &last));
-    if (last < (weighted ? by_passes : by_decoding)) return QEM_OK;
+    if (last < (weighted ? by_passes : by_decoding) * (1.0 - LEAST_GAIN)) return QEM_OK;
     QEM_TRY(plain(r, &last));
     return rotate(r);
 }
