@@ -192,11 +192,41 @@ static qem_status allocate_outputs(qem_context *context, const qem_layer_fit *la
 
 /* ---- scales of blocks, searched for against a provisional codebook ---- */
 
-static qem_affine *block_step(qem_layer_fit *layer)
+/* Number of the block step that is searched, or affine_count: only scalar codebooks without units of their own are. */
+static uint32_t searched_step(const qem_layer_fit *layer)
 {
-    for (uint32_t i = layer->ops->units != NULL; i < layer->affine_count; i++)
-        if (layer->affine[i].axis == QEM_AXIS_BLOCK) return &layer->affine[i];
-    return NULL;
+    if (!layer->ops->scalar || layer->ops->units) return layer->affine_count;
+    for (uint32_t i = 0; i < layer->affine_count; i++)
+        if (layer->affine[i].axis == QEM_AXIS_BLOCK) return i;
+    return layer->affine_count;
+}
+
+/* Weights of the errors before the block step: importance times the outer scales squared; *weight NULL: all 1. */
+static qem_status outer_weights(qem_context *context, const qem_layer_fit *layer, uint32_t step, float **weight)
+{
+    qem_decode_affine outer[QEM_MOST_AFFINE];
+    const uint32_t count = layer->affine_count - step - 1;
+    void *memory;
+    *weight = NULL;
+    if (count == 0 && !layer->importance) return QEM_OK;
+    QEM_TRY(context->backend->alloc(context, layer->rows * layer->cols, sizeof(float), &memory));
+    *weight = memory;
+    qem_affine_views(layer->affine + step + 1, count, outer);
+    return context->backend->element_weights(context, layer->rows, layer->cols, outer, count, layer->importance,
+                                             layer->importance_rows, *weight);
+}
+
+/* Searches against k levels, and standardizes anew. */
+static qem_status search_step(qem_context *context, qem_layer_fit *layer, uint32_t step, const float *levels, uint64_t k)
+{
+    float *weight;
+    QEM_TRY(apply_steps(context, layer, step + 1));
+    qem_status status = outer_weights(context, layer, step, &weight);
+    if (status == QEM_OK)
+        status = qem_standardize_search(context, context->backend, layer->z, weight, layer->rows, layer->cols, levels, k,
+                                        &layer->affine[step], NULL);
+    context->backend->release(context, weight);
+    return status == QEM_OK ? apply_steps(context, layer, 0) : status;
 }
 
 static qem_status provisional_levels(qem_context *context, const qem_fit *fit, float *levels)
@@ -210,34 +240,35 @@ static qem_status provisional_levels(qem_context *context, const qem_fit *fit, f
     return QEM_OK;
 }
 
-static qem_status search_once(qem_context *context, qem_layer_fit *layer, const qem_range_plan *plan, qem_range_fit *range)
+static qem_status fit_levels(qem_context *context, const qem_layer_fit *layer, const qem_range_plan *plan, qem_range_fit *range)
 {
-    void *memory;
     QEM_TRY(begin_range(context, layer, plan, range));
     QEM_TRY(allocate_outputs(context, layer, &range->fit));
-    QEM_TRY(layer->ops->fit(&range->fit));
-    QEM_TRY(qem_allocate(context, range->fit.k, sizeof(float), &memory));
-    qem_status status = provisional_levels(context, &range->fit, memory);
-    if (status == QEM_OK)
-        status = qem_standardize_search(context, context->backend, layer->x, layer->rows, layer->cols, layer->affine,
-                                        layer->affine_count, memory, range->fit.k);
+    return layer->ops->fit(&range->fit);
+}
+
+/* One fit of all rows, one search against its levels. */
+static qem_status search_once(qem_context *context, qem_layer_fit *layer, uint32_t step, uint64_t k)
+{
+    const qem_range_plan all = { 0, layer->rows, k };
+    qem_range_fit range;
+    void *memory = NULL;
+    memset(&range, 0, sizeof range);
+    qem_status status = fit_levels(context, layer, &all, &range);
+    k = range.fit.k;
+    if (status == QEM_OK) status = qem_allocate(context, k, sizeof(float), &memory);
+    if (status == QEM_OK) status = provisional_levels(context, &range.fit, memory);
+    end_range(context, &range);
+    if (status == QEM_OK) status = search_step(context, layer, step, memory, k);
     qem_release(context, memory);
-    return status;
+    return status == QEM_OK ? add_weights(context, layer) : status;
 }
 
 static qem_status search_scales(qem_context *context, qem_layer_fit *layer, const qem_layer_plan *plan)
 {
-    if (!layer->ops->scalar || !block_step(layer) || layer->ops->units) return QEM_OK;
-    const qem_range_plan all = { 0, layer->rows, plan->range[0].k };
-    for (int round = 0; round < SEARCH_ROUNDS; round++) {
-        qem_range_fit range;
-        memset(&range, 0, sizeof range);
-        const qem_status status = search_once(context, layer, &all, &range);
-        end_range(context, &range);
-        QEM_TRY(status);
-        QEM_TRY(apply_steps(context, layer, 0));
-        QEM_TRY(add_weights(context, layer));
-    }
+    const uint32_t step = searched_step(layer);
+    for (int round = 0; round < SEARCH_ROUNDS && step < layer->affine_count; round++)
+        QEM_TRY(search_once(context, layer, step, plan->range[0].k));
     return QEM_OK;
 }
 
@@ -336,14 +367,6 @@ static qem_status encode_steps(qem_context *context, qem_layer_fit *layer, const
     return QEM_OK;
 }
 
-static qem_status search_encoded(qem_context *context, qem_layer_fit *layer, const qem_stage *stage)
-{
-    if (!layer->ops->scalar || !block_step(layer) || layer->ops->units) return QEM_OK;
-    QEM_TRY(qem_standardize_search(context, context->backend, layer->x, layer->rows, layer->cols, layer->affine,
-                                   layer->affine_count, stage->codebook, stage->k));
-    return apply_steps(context, layer, 0);
-}
-
 static qem_status take_base(qem_context *context, const qem_layer_fit *layer, const qem_stage *stage, qem_fit *fit)
 {
     const uint64_t floats = qem_stage_codebook_floats(stage, layer->cols);
@@ -409,7 +432,8 @@ qem_status qem_layer_encode(qem_context *context, qem_layer_fit *layer, const qe
     alone.stages = &base->stages[from->stage_first];
     if (index > 0) memset(&alone.cells, 0, sizeof alone.cells);
     QEM_TRY(encode_steps(context, layer, from));
-    QEM_TRY(search_encoded(context, layer, stage));
+    if (searched_step(layer) < layer->affine_count)
+        QEM_TRY(search_step(context, layer, searched_step(layer), stage->codebook, stage->k));
     QEM_TRY(add_weights(context, layer));
     const qem_range_plan all = { 0, layer->rows, stage->k };
     qem_range_fit *range = &layer->range[0];

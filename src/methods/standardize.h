@@ -42,4 +42,3 @@ qem_status qem_standardize_search(qem_context *context, const qem_backend *backe
 void qem_standardize_release(qem_context *context, qem_affine steps[QEM_MOST_AFFINE], uint32_t *count);
 
 #endif
-qem_status qem_standardize_search(qem_context *context, const qem_backend *backend, const float *x, uint64_t rows, uint64_t cols, qem_affine *steps, uint32_t count, const float *levels, uint64_t k);
