@@ -1,7 +1,7 @@
 /*
- * The elements of the largest scores |x - mean| * inverse. Scores are >= 0, so their bits order as they do: the least score that is
- * taken comes from a histogram of the upper 16 bits and one of the lower 15 of those that share them; then all above it are
- * taken, and of those equal to it the first ones. Scores are made anew in each of the passes, never stored.
+ * The elements of the largest scores |x - mean| * inverse. Scores are >= 0, so their bits order as they do: the least score
+ * that is taken comes from a histogram of the upper 16 bits and one of the lower 15 of those that share them; then all
+ * above it are taken, and of those equal to it the first ones. Scores are made anew in each of the passes, never stored.
  */
 #include <math.h>
 #include <string.h>
@@ -48,10 +48,21 @@ static void score_strip(const outliers_job *job, uint64_t row, uint64_t col, siz
     }
 }
 
-/* Calls `visit` for every strip of the chunk's rows. */
-#define FOR_EACH_STRIP(job, chunk, row, col, n)                                                                              \
-    for (uint64_t row = (chunk) * (job)->chunk_rows; row < (job)->rows && row < ((chunk) + 1) * (job)->chunk_rows; row++)     \
-        for (uint64_t col = 0, n; n = (job)->cols - col < STRIP ? (job)->cols - col : STRIP, col < (job)->cols; col += STRIP)
+static uint64_t strip_width(const outliers_job *job, uint64_t col)
+{
+    return job->cols - col < STRIP ? job->cols - col : STRIP;
+}
+
+static uint64_t row_after(const outliers_job *job, uint64_t chunk)
+{
+    const uint64_t first = chunk * job->chunk_rows;
+    return job->rows - first < job->chunk_rows ? job->rows : first + job->chunk_rows;
+}
+
+/* Strips of a chunk's rows: the columns from col on, strip_width of them. */
+#define FOR_EACH_STRIP(job, chunk, row, col)                                                                \
+    for (uint64_t row = (chunk) * (job)->chunk_rows; row < row_after(job, chunk); row++)                    \
+        for (uint64_t col = 0; col < (job)->cols; col += STRIP)
 
 static void count_bins(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
 {
@@ -59,8 +70,9 @@ static void count_bins(void *argument, uint64_t begin, uint64_t end, uint32_t th
     uint64_t *bins = job->bins + (uint64_t)thread * UPPER;
     uint32_t bits[STRIP];
     for (uint64_t chunk = begin; chunk < end; chunk++)
-        FOR_EACH_STRIP(job, chunk, row, col, n) {
-            score_strip(job, row, col, (size_t)n, bits);
+        FOR_EACH_STRIP(job, chunk, row, col) {
+            const size_t n = (size_t)strip_width(job, col);
+            score_strip(job, row, col, n, bits);
             if (job->bin == UINT32_MAX)
                 for (size_t i = 0; i < n; i++) bins[bits[i] >> LOWER_BITS]++;
             else
@@ -76,8 +88,9 @@ static void count_chunks(void *argument, uint64_t begin, uint64_t end, uint32_t 
     uint32_t bits[STRIP];
     for (uint64_t chunk = begin; chunk < end; chunk++) {
         tally t = { 0, 0 };
-        FOR_EACH_STRIP(job, chunk, row, col, n) {
-            score_strip(job, row, col, (size_t)n, bits);
+        FOR_EACH_STRIP(job, chunk, row, col) {
+            const size_t n = (size_t)strip_width(job, col);
+            score_strip(job, row, col, n, bits);
             for (size_t i = 0; i < n; i++) t.above += bits[i] > job->limit, t.equal += bits[i] == job->limit;
         }
         job->tallies[chunk] = t;
@@ -92,8 +105,9 @@ static void write_chunks(void *argument, uint64_t begin, uint64_t end, uint32_t 
     uint32_t bits[STRIP];
     for (uint64_t chunk = begin; chunk < end; chunk++) {
         uint64_t at = job->tallies[chunk].above, equal = job->tallies[chunk].equal;
-        FOR_EACH_STRIP(job, chunk, row, col, n) {
-            score_strip(job, row, col, (size_t)n, bits);
+        FOR_EACH_STRIP(job, chunk, row, col) {
+            const size_t n = (size_t)strip_width(job, col);
+            score_strip(job, row, col, n, bits);
             for (size_t i = 0; i < n; i++) {
                 if (bits[i] < job->limit || (bits[i] == job->limit && equal == 0)) continue;
                 equal -= bits[i] == job->limit;

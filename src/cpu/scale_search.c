@@ -1,6 +1,6 @@
 /*
- * The best integer scale of every block against a scalar codebook: all candidates are tried. Each block is brought to a largest
- * magnitude below 1 by a power of two, and so are its weights, so that f32 is enough whatever the size of the data.
+ * The best integer scale of every block against a scalar codebook: all candidates are tried. Each block is brought to a
+ * largest magnitude below 1 by a power of two, and so are its weights, so that f32 is enough whatever the size of the data.
  */
 #include "scale_search.h"
 
@@ -86,7 +86,8 @@ static void search_block(const search_job *job, uint64_t unit, search_scratch *s
     make_candidates(job, job->supers[unit / job->per_super], exponent, s);
     for (size_t i = 0; i < n; i += RUN) {
         const size_t here = n - i < RUN ? n - i : RUN;
-        job->kernels->scale_errors(&job->table, s->x + i, weight ? weight + i : NULL, here, s->scale, s->inverse, count, s->sums);
+        job->kernels->scale_errors(&job->table, s->x + i, weight ? weight + i : NULL, here, s->scale, s->inverse, count,
+                                   s->sums);
         for (size_t c = 0; c < count; c++) s->total[c] += (double)s->sums[c];
     }
     uint32_t best = 0;
@@ -131,11 +132,13 @@ static qem_status make_table(qem_context *context, const float *levels, uint64_t
     return QEM_OK;
 }
 
-qem_status qem_cpu_search_block_scales(qem_context *context, const float *x, const float *weight, uint64_t rows, uint64_t cols,
+qem_status qem_cpu_search_block_scales(qem_context *context, const float *x, const float *weight, uint64_t rows,
+                                       uint64_t cols,
                                        uint64_t block, uint32_t bits, uint64_t per_super, const float *supers,
                                        const float *levels, uint64_t k, uint8_t *q, double *error)
 {
-    search_job job = { .kernels = qem_kernels(context), .x = x, .weight = weight, .cols = cols, .block = block, .supers = supers };
+    search_job job = { .kernels = qem_kernels(context), .x = x, .weight = weight, .cols = cols, .block = block,
+                       .supers = supers };
     float *tables;
     void *memory;
     job.of_row = (cols - 1) / block + 1;

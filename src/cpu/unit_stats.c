@@ -1,7 +1,7 @@
 /*
- * Extremes, mean and mean square of tensors, rows, columns and blocks, of a matrix as it is or standardized by some steps, in
- * double. The order of each sum is fixed by the shape: along a row, element i adds to lane i % 8 of its segment; rows of a
- * column, and segments and rows otherwise, in ascending order within fixed chunks, then the chunks.
+ * Extremes, mean and mean square of tensors, rows, columns and blocks, of a matrix as it is or standardized by some steps,
+ * in double. The order of each sum is fixed by the shape: along a row, element i adds to lane i % 8 of its segment; rows of
+ * a column, and segments and rows otherwise, in ascending order within fixed chunks, then the chunks.
  */
 #include <float.h>
 #include <math.h>
@@ -107,7 +107,11 @@ static moments row_moments(const stats_job *job, uint64_t row, uint64_t col, uin
 {
     lanes8 lanes;
     double z[QEM_STRIP];
-    for (size_t l = 0; l < 8; l++) lanes.sum[l] = lanes.square[l] = 0.0, lanes.least[l] = INFINITY, lanes.greatest[l] = -INFINITY;
+    for (size_t l = 0; l < 8; l++) {
+        lanes.sum[l] = lanes.square[l] = 0.0;
+        lanes.least[l] = INFINITY;
+        lanes.greatest[l] = -INFINITY;
+    }
     for (uint64_t begin = 0; begin < n; begin += QEM_STRIP) {
         const size_t here = n - begin < QEM_STRIP ? (size_t)(n - begin) : QEM_STRIP;
         load_strip(job, row, col + begin, here, z);
@@ -242,7 +246,8 @@ static qem_status make_parts(qem_context *context, stats_job *job, uint64_t coun
 }
 
 /* Unit u is the sum of the parts u * inner + i * outer, i < count. */
-static void fold_parts(const stats_job *job, uint64_t units, uint64_t inner, uint64_t outer, uint64_t count, uint64_t elements)
+static void fold_parts(const stats_job *job, uint64_t units, uint64_t inner, uint64_t outer, uint64_t count,
+                       uint64_t elements)
 {
     for (uint64_t u = 0; u < units; u++) {
         moments total = nothing;

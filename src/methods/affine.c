@@ -53,9 +53,11 @@ static const char *axis_name(qem_axis axis)
     return names[axis];
 }
 
-static qem_status out_of_range(qem_context *context, const qem_affine *a, const char *what, uint64_t unit, float value, int large)
+static qem_status out_of_range(qem_context *context, const qem_affine *a, const char *what, uint64_t unit, float value,
+                               int large)
 {
-    return qem_fail(context, QEM_ERR_RANGE, "the %s of %s %llu is %g, too %s for f16; store scales and means as f32 (params f32)",
+    return qem_fail(context, QEM_ERR_RANGE,
+                    "the %s of %s %llu is %g, too %s for f16; store scales and means as f32 (params f32)",
                     what, axis_name(a->axis), (unsigned long long)unit, (double)value, large ? "large" : "small");
 }
 

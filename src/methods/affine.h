@@ -1,4 +1,4 @@
-/* Scales and means of one step of de-standardization: made, stored as params says, and brought back as the decoder has them. */
+/* Scales and means of one step of de-standardization: stored as params says, and brought back as the decoder has them. */
 #ifndef QEM_METHODS_AFFINE_H
 #define QEM_METHODS_AFFINE_H
 
@@ -11,14 +11,16 @@ qem_affine qem_affine_make(qem_axis axis, uint64_t block, uint32_t params, uint6
 qem_status qem_affine_alloc(qem_context *context, qem_affine *a);
 
 /*
- * Going in, a->scale and a->mean hold the values wanted; coming out, what is stored and, in a->scale and a->mean, what decoders
- * make of it. Scales are >= 0. Rounding is to nearest, except that
- *   - a scale in 4..8 bits is at least one step where it is not 0, and its super-scale is the least f16 not below the largest;
- *   - a scale that f16 would round to 0 (in 4..8 bits: any) becomes 0 where it is below 2^-24 of the largest of the step: f32
- *     arithmetic would lose it beside that one. Else it is RANGE, as is a value beyond f16, and the mean of a unit with scale 0
- *     that would round to 0.
- * The text names the value and says that f32 would hold it. A table that is there already (*_stored set) is left alone, so that
- * means may be stored first and scales computed about them. On an error the step holds what it held, for qem_affine_release.
+ * Going in, a->scale and a->mean hold the values wanted; coming out, what is stored and, in a->scale and a->mean, what
+ * decoders make of it. Scales are >= 0. Rounding is to nearest, except that
+ *   - a scale in 4..8 bits is at least one step where it is not 0, and its super-scale is the least f16 not below the
+ *     largest;
+ *   - a scale that f16 would round to 0 (in 4..8 bits: any) becomes 0 where it is below 2^-24 of the largest of the step:
+ *     f32 arithmetic would lose it beside that one. Else it is RANGE, as is a value beyond f16, and the mean of a unit with
+ *     scale 0 that would round to 0.
+ * The text names the value and says that f32 would hold it. A table that is there already (*_stored set) is left alone, so
+ * that means may be stored first and scales computed about them. On an error the step holds what it held, for
+ * qem_affine_release.
  */
 qem_status qem_affine_store(qem_context *context, qem_affine *a);
 

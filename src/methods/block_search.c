@@ -39,8 +39,8 @@ static qem_status take_tables(block_search *s)
 
 static qem_status search(const block_search *s, uint32_t bits, uint64_t per_super, const float *supers, double *error)
 {
-    return s->backend->search_block_scales(s->context, s->x, s->weight, s->rows, s->cols, s->a->block, bits, per_super, supers,
-                                           s->levels, s->k, s->q, error);
+    return s->backend->search_block_scales(s->context, s->x, s->weight, s->rows, s->cols, s->a->block, bits, per_super,
+                                           supers, s->levels, s->k, s->q, error);
 }
 
 /* Errors of scales as they are, or of 0 where that is better: q tells which. */
@@ -49,7 +49,7 @@ static qem_status judge(const block_search *s, const float *scales, double *erro
     return search(s, 1, 1, scales, error);
 }
 
-/* scale[u]: the best of 2^bits evenly spaced ones from 0 to REACH times what it is now, at most what f16 holds where it must. */
+/* scale[u]: the best of 2^bits evenly spaced ones from 0 to REACH times what it is now, or to what f16 holds where it must. */
 static qem_status want_scales(block_search *s, uint32_t bits)
 {
     const qem_affine *a = s->a;

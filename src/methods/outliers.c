@@ -12,7 +12,8 @@ uint64_t qem_outliers_count(uint64_t rows, uint64_t cols, double fraction)
     return (uint64_t)floor(fraction * (double)(rows * cols) + 0.5);
 }
 
-qem_outliers qem_outliers_shape(uint64_t rows, uint64_t cols, uint64_t count, const qem_recipe *recipe, qem_dtype source_dtype)
+qem_outliers qem_outliers_shape(uint64_t rows, uint64_t cols, uint64_t count, const qem_recipe *recipe,
+                                qem_dtype source_dtype)
 {
     qem_outliers o;
     memset(&o, 0, sizeof o);
@@ -65,12 +66,13 @@ static qem_status column_scores(selection *s)
     QEM_TRY(qem_allocate(s->context, s->cols, 2 * sizeof(double) + 2 * sizeof(float), &memory));
     double *mean = memory, *square = mean + s->cols;
     float *least = (float *)(square + s->cols), *greatest = least + s->cols;
-    qem_status status = s->backend->unit_stats(s->context, s->x, s->rows, s->cols, QEM_AXIS_COLUMN, 0, least, greatest, mean, NULL);
+    qem_status status = s->backend->unit_stats(s->context, s->x, s->rows, s->cols, QEM_AXIS_COLUMN, 0, least, greatest,
+                                               mean, NULL);
     for (uint64_t j = 0; status == QEM_OK && j < s->cols; j++) s->mean[j] = (float)mean[j];
     const qem_decode_affine about = { QEM_AXIS_COLUMN, 0, NULL, s->mean };
     if (status == QEM_OK)
-        status = s->backend->standardized_stats(s->context, s->x, s->rows, s->cols, &about, 1, QEM_AXIS_COLUMN, 0, NULL, NULL, mean,
-                                                square);
+        status = s->backend->standardized_stats(s->context, s->x, s->rows, s->cols, &about, 1, QEM_AXIS_COLUMN, 0, NULL,
+                                                NULL, mean, square);
     for (uint64_t j = 0; status == QEM_OK && j < s->cols; j++) {
         const double variance = square[j] - mean[j] * mean[j];
         const double inverse = least[j] == greatest[j] || variance <= 0.0 ? 0.0 : 1.0 / sqrt(variance);
@@ -83,7 +85,8 @@ static qem_status column_scores(selection *s)
 static qem_status select_by(const selection *s, uint64_t count, double sigma, uint64_t *index, uint64_t *found)
 {
     const float threshold = sigma < (double)FLT_MAX ? (float)sigma : FLT_MAX;
-    return s->backend->select_outliers(s->context, s->x, s->rows, s->cols, s->mean, s->inverse, count, threshold, index, found);
+    return s->backend->select_outliers(s->context, s->x, s->rows, s->cols, s->mean, s->inverse, count, threshold, index,
+                                       found);
 }
 
 static int by_sigma(const qem_recipe *recipe)
@@ -100,8 +103,8 @@ static qem_status count_outliers(selection *s, const qem_recipe *recipe)
     return by_sigma(recipe) ? select_by(s, UINT64_MAX, recipe->outlier_sigma, NULL, &s->count) : QEM_OK;
 }
 
-qem_status qem_outliers_expected(qem_context *context, const qem_backend *backend, const float *x, uint64_t rows, uint64_t cols,
-                                 const qem_recipe *recipe, uint64_t *count)
+qem_status qem_outliers_expected(qem_context *context, const qem_backend *backend, const float *x, uint64_t rows,
+                                 uint64_t cols, const qem_recipe *recipe, uint64_t *count)
 {
     selection s = { .context = context, .backend = backend, .x = x, .rows = rows, .cols = cols };
     qem_status status = QEM_OK;
@@ -150,7 +153,7 @@ static qem_status store_values(const selection *s, qem_outliers *out)
         const uint16_t half = qem_f32_to_f16(s->value[i]);
         if ((half & 0x7fffu) == 0x7c00u)
             return qem_fail(s->context, QEM_ERR_RANGE,
-                            "outlier (%llu, %llu) is %g, too large for f16; store scales, means and outliers as f32 (params f32)",
+                            "outlier (%llu, %llu) is %g, too large for f16; store parameters and outliers as f32 (params f32)",
                             (unsigned long long)(s->index[i] / s->cols), (unsigned long long)(s->index[i] % s->cols),
                             (double)s->value[i]);
         ((uint16_t *)out->value_stored)[i] = half;

@@ -68,7 +68,8 @@ typedef struct standardizer {
 } standardizer;
 
 /* Statistics of the units of step s on the matrix as steps first .. count-1 leave it. Any table may be NULL. */
-static qem_status stats(const standardizer *z, uint32_t s, uint32_t first, float *least, float *greatest, double *mean, double *square)
+static qem_status stats(const standardizer *z, uint32_t s, uint32_t first, float *least, float *greatest, double *mean,
+                        double *square)
 {
     qem_decode_affine views[QEM_MOST_AFFINE];
     qem_affine_views(z->steps + first, z->count - first, views);
@@ -120,7 +121,8 @@ static qem_status judge_means(standardizer *z, uint32_t s)
     void *memory;
     const uint64_t far = beyond_f32(z, a);
     if (far < a->units && z->means == QEM_MEANS_ALWAYS)
-        return qem_fail(z->context, QEM_ERR_RANGE, "%s %llu has values further from its mean than f32 reaches; leave the means out",
+        return qem_fail(z->context, QEM_ERR_RANGE,
+                        "%s %llu has values further from its mean than f32 reaches; leave the means out",
                         a->axis == QEM_AXIS_ROW ? "row" : "column", (unsigned long long)far);
     QEM_TRY(qem_allocate(z->context, a->units, sizeof(double), &memory));
     double *left = memory;
@@ -162,7 +164,8 @@ static qem_status store_scales(standardizer *z, uint32_t s, const double *scale)
     for (uint64_t u = 0; u < a->units; u++) {
         a->scale[u] = said_by_mean(z, a, u) ? 0.0f : (float)scale[u];
         if (!isfinite(a->scale[u]))
-            return qem_fail(z->context, QEM_ERR_RANGE, "a scale is %g, beyond f32; standardize by rows or by columns alone", scale[u]);
+            return qem_fail(z->context, QEM_ERR_RANGE, "a scale is %g, beyond f32; standardize by rows or by columns alone",
+                            scale[u]);
     }
     return qem_affine_store(z->context, a);
 }
@@ -210,7 +213,8 @@ static qem_status squares(const alternation *t, qem_axis axis)
     const int rows = axis == QEM_AXIS_ROW;
     const qem_decode_affine steps[2] = { { QEM_AXIS_ROW, 0, rows ? NULL : t->row, NULL },
                                          { QEM_AXIS_COLUMN, 0, rows ? t->column : NULL, t->column_step->mean } };
-    return z->backend->standardized_stats(z->context, z->x, z->rows, z->cols, steps, 2, axis, 0, NULL, NULL, NULL, t->square);
+    return z->backend->standardized_stats(z->context, z->x, z->rows, z->cols, steps, 2, axis, 0, NULL, NULL, NULL,
+                                          t->square);
 }
 
 static qem_status alternate(alternation *t)
@@ -266,8 +270,8 @@ static qem_status fit_step(standardizer *z, uint32_t s)
     return store_scales(z, s, z->square);
 }
 
-qem_status qem_standardize_begin(qem_context *context, const qem_backend *backend, const float *x, uint64_t rows, uint64_t cols,
-                                 const qem_recipe *recipe, qem_affine steps[QEM_MOST_AFFINE], uint32_t *count)
+qem_status qem_standardize_begin(qem_context *context, const qem_backend *backend, const float *x, uint64_t rows,
+                                 uint64_t cols, const qem_recipe *recipe, qem_affine steps[QEM_MOST_AFFINE], uint32_t *count)
 {
     standardizer z = { .context = context, .backend = backend, .x = x, .rows = rows, .cols = cols, .means = recipe->means };
     z.steps = steps;

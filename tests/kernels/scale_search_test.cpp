@@ -52,7 +52,8 @@ TEST_P(ScaleSearch, SumsAreThoseOfTheScalarKernel)
                         if (std::isfinite(levels.thresholds[i])) x[i] = levels.thresholds[i] * scale[1 + i % 3];
                     Output<float> expected(count, 1), actual(count, 1);
                     const float *w = weighted ? weight.data() : nullptr;
-                    scalar->scale_errors(&levels.table, x.data(), w, n, scale.data(), inverse.data(), count, expected.data());
+                    scalar->scale_errors(&levels.table, x.data(), w, n, scale.data(), inverse.data(), count,
+                                         expected.data());
                     simd->scale_errors(&levels.table, x.data(), w, n, scale.data(), inverse.data(), count, actual.data());
                     ASSERT_TRUE(same_output(expected, actual)) << k << " levels, n " << n << ", count " << count;
                 }

@@ -40,8 +40,8 @@ std::vector<float> levels_of(uint64_t k)
     return levels;
 }
 
-double error_of(const Matrix &m, const std::vector<float> *weight, uint64_t block, uint64_t unit, const std::vector<float> &levels,
-                double scale)
+double error_of(const Matrix &m, const std::vector<float> *weight, uint64_t block, uint64_t unit,
+                const std::vector<float> &levels, double scale)
 {
     const uint64_t of_row = (m.cols + block - 1) / block, row = unit / of_row, first = unit % of_row * block;
     double sum = 0.0;
@@ -73,10 +73,12 @@ TEST(SearchBlockScales, FindsTheLeastErrorOfAllIntegers)
                         for (size_t i = 0; i < supers.size(); i++) supers[i] = largest / static_cast<float>(1 + i % 3);
                         std::vector<uint8_t> q(units, 255);
                         std::vector<double> error(units, -1.0);
-                        context().must(backend()->search_block_scales(context(), m.x.data(), weighted ? weight.data() : nullptr, rows,
+                        context().must(backend()->search_block_scales(context(), m.x.data(),
+                                                                      weighted ? weight.data() : nullptr, rows,
                                                                       cols, block, bits, per_super, supers.data(), levels.data(), k,
                                                                       q.data(), error.data()));
-                        SCOPED_TRACE(std::to_string(kind) + ": " + std::to_string(rows) + " x " + std::to_string(cols) + ", block " +
+                        SCOPED_TRACE(std::to_string(kind) + ": " + std::to_string(rows) + " x " + std::to_string(cols) +
+                                     ", block " +
                                      std::to_string(block) + ", bits " + std::to_string(bits) + ", k " + std::to_string(k));
                         const std::vector<float> *w = weighted ? &weight : nullptr;
                         const float steps = static_cast<float>((1 << bits) - 1);
@@ -104,8 +106,8 @@ TEST(SearchBlockScales, ZerosAndZeroWeights)
     std::fill(weight.begin() + 48, weight.end(), 0.0f);
     std::vector<uint8_t> q(4, 9);
     std::vector<double> error(4, -1.0);
-    context().must(backend()->search_block_scales(context(), m.x.data(), weight.data(), 2, 32, 16, 4, 1, super.data(), levels.data(), 2,
-                                                  q.data(), error.data()));
+    context().must(backend()->search_block_scales(context(), m.x.data(), weight.data(), 2, 32, 16, 4, 1, super.data(),
+                                                  levels.data(), 2, q.data(), error.data()));
     EXPECT_EQ(q[0], 0);
     EXPECT_EQ(q[2], 0);
     EXPECT_NEAR(q[1] / 15.0, 0.5, 0.04);
@@ -127,8 +129,8 @@ TEST(SearchBlockScales, IsTheSameForEveryNumberOfThreadsAndInstructionSet)
             const uint64_t units = 60 * ((333 + block - 1) / block);
             const auto run = [&](const Context &c) {
                 Found f = { std::vector<uint8_t>(units), std::vector<double>(units) };
-                c.must(backend()->search_block_scales(c, m.x.data(), nullptr, 60, 333, block, 6, 4, supers.data(), levels.data(), k,
-                                                      f.q.data(), f.error.data()));
+                c.must(backend()->search_block_scales(c, m.x.data(), nullptr, 60, 333, block, 6, 4, supers.data(),
+                                                      levels.data(), k, f.q.data(), f.error.data()));
                 return f;
             };
             const Found expected = run(Context(with_threads(1, QEM_ISA_SCALAR)));
@@ -167,7 +169,8 @@ TEST(StandardizeSearch, NeverMakesAScaleWorse)
                     Matrix m = any_matrix(kind, 37, 70, 5);
                     if (kind == 8)
                         for (float &x : m.x) x *= 0.01f; // within f16
-                    SCOPED_TRACE(std::to_string(kind) + ": block " + std::to_string(block) + ", params " + std::to_string(params) +
+                    SCOPED_TRACE(std::to_string(kind) + ": block " + std::to_string(block) + ", params " +
+                                 std::to_string(params) +
                                  ", k " + std::to_string(k));
                     const std::vector<float> levels = levels_of(k);
                     Steps steps;
@@ -175,8 +178,8 @@ TEST(StandardizeSearch, NeverMakesAScaleWorse)
                     qem_affine &a = steps.step[0];
                     const std::vector<float> start(a.scale, a.scale + a.units);
                     double total = -1.0;
-                    context().must(qem_standardize_search(context(), backend(), m.x.data(), nullptr, m.rows, m.cols, levels.data(), k, &a,
-                                                          &total));
+                    context().must(qem_standardize_search(context(), backend(), m.x.data(), nullptr, m.rows, m.cols,
+                                                          levels.data(), k, &a, &total));
                     qem_affine again = a; // what is stored is what is expanded
                     again.scale = nullptr;
                     context().must(qem_affine_expand(context(), &again));
@@ -209,9 +212,10 @@ TEST(StandardizeSearch, GainsWhatItShould)
         Steps steps;
         begin_blocks(context(), m, 16, params[i], &steps);
         double before = 0.0;
-        for (uint64_t u = 0; u < steps.step[0].units; u++) before += error_of(m, nullptr, 16, u, levels, steps.step[0].scale[u]);
-        context().must(qem_standardize_search(context(), backend(), m.x.data(), nullptr, m.rows, m.cols, levels.data(), 4, &steps.step[0],
-                                              &error[i]));
+        for (uint64_t u = 0; u < steps.step[0].units; u++)
+            before += error_of(m, nullptr, 16, u, levels, steps.step[0].scale[u]);
+        context().must(qem_standardize_search(context(), backend(), m.x.data(), nullptr, m.rows, m.cols, levels.data(), 4,
+                                              &steps.step[0], &error[i]));
         EXPECT_LT(error[i], 0.93 * before) << "params " << params[i];
     }
     EXPECT_LT(error[1], 1.001 * error[0]);
@@ -232,8 +236,10 @@ TEST(StandardizeSearch, FollowsTheWeights)
     Steps a, b;
     begin_blocks(context(), m, 16, 6, &a);
     begin_blocks(context(), m, 16, 6, &b);
-    context().must(qem_standardize_search(context(), backend(), m.x.data(), nullptr, 50, 64, levels.data(), 4, a.step, nullptr));
-    context().must(qem_standardize_search(context(), backend(), m.x.data(), weight.data(), 50, 64, levels.data(), 4, b.step, nullptr));
+    context().must(qem_standardize_search(context(), backend(), m.x.data(), nullptr, 50, 64, levels.data(), 4, a.step,
+                                          nullptr));
+    context().must(qem_standardize_search(context(), backend(), m.x.data(), weight.data(), 50, 64, levels.data(), 4, b.step,
+                                          nullptr));
     for (uint64_t u = 0; u < a.step[0].units; u++) {
         plain += error_of(m, &weight, 16, u, levels, a.step[0].scale[u]);
         weighted += error_of(m, &weight, 16, u, levels, b.step[0].scale[u]);
@@ -249,7 +255,8 @@ TEST(StandardizeSearch, LargestScalesOfF16DoNotOverflow)
         Steps steps;
         begin_blocks(context(), m, 16, params, &steps);
         const std::vector<float> levels = { -0.4f, 0.4f };
-        context().must(qem_standardize_search(context(), backend(), m.x.data(), nullptr, 4, 64, levels.data(), 2, steps.step, nullptr));
+        context().must(qem_standardize_search(context(), backend(), m.x.data(), nullptr, 4, 64, levels.data(), 2,
+                                              steps.step, nullptr));
         for (uint64_t u = 0; u < steps.step[0].units; u++) {
             EXPECT_LE(steps.step[0].scale[u], 65505.0f);
             EXPECT_GE(steps.step[0].scale[u], 64900.0f);
@@ -282,7 +289,8 @@ TEST(StandardizeSearch, LeavesNothingWhereMemoryEnds)
             uint32_t count;
             limited.must(qem_standardize_begin(limited, backend(), m.x.data(), 10, 64, &recipe, steps, &count));
             left = allowed;
-            status = qem_standardize_search(limited, backend(), m.x.data(), nullptr, 10, 64, levels.data(), 4, steps, nullptr);
+            status = qem_standardize_search(limited, backend(), m.x.data(), nullptr, 10, 64, levels.data(), 4, steps,
+                                            nullptr);
             if (status != QEM_OK) {
                 ASSERT_EQ(status, QEM_ERR_MEMORY);
             }

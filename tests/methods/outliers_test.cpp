@@ -69,10 +69,11 @@ std::vector<uint64_t> largest_of(const std::vector<float> &score, uint64_t count
 std::vector<uint64_t> selected(const Context &c, const Matrix &m, const Columns &t, uint64_t count, float threshold)
 {
     uint64_t room = 0, found = 0;
-    c.must(backend()->select_outliers(c, m.x.data(), m.rows, m.cols, t.mean.data(), t.inverse.data(), count, threshold, nullptr, &room));
+    c.must(backend()->select_outliers(c, m.x.data(), m.rows, m.cols, t.mean.data(), t.inverse.data(), count, threshold,
+                                      nullptr, &room));
     std::vector<uint64_t> index(room + 1, UINT64_MAX); // one more as a guard
-    c.must(backend()->select_outliers(c, m.x.data(), m.rows, m.cols, t.mean.data(), t.inverse.data(), count, threshold, index.data(),
-                                      &found));
+    c.must(backend()->select_outliers(c, m.x.data(), m.rows, m.cols, t.mean.data(), t.inverse.data(), count, threshold,
+                                      index.data(), &found));
     EXPECT_EQ(found, room);
     EXPECT_EQ(index.back(), UINT64_MAX);
     index.pop_back();
@@ -89,7 +90,8 @@ TEST(SelectOutliers, AreThoseOfAFullSort)
             const std::vector<float> score = scores_of(m, t.mean, t.inverse);
             const uint64_t n = rows * cols;
             for (uint64_t count : { uint64_t{ 0 }, uint64_t{ 1 }, n / 100, n / 2, n - 1, n }) {
-                SCOPED_TRACE(std::to_string(kind) + ": " + std::to_string(rows) + " x " + std::to_string(cols) + ", " + std::to_string(count));
+                SCOPED_TRACE(std::to_string(kind) + ": " + std::to_string(rows) + " x " + std::to_string(cols) + ", " +
+                             std::to_string(count));
                 ASSERT_EQ(selected(context(), m, t, count, 0.0f), largest_of(score, count));
             }
             for (float threshold : { 0.0f, 0.5f, 2.0f, 1e38f }) {
@@ -125,7 +127,8 @@ TEST(SelectOutliers, IsTheSameForEveryNumberOfThreadsAndInstructionSet)
     const Columns t(m, 2);
     const std::vector<uint64_t> expected = selected(Context(with_threads(1, QEM_ISA_SCALAR)), m, t, 3333, 0.0f);
     for (qem_isa isa : available_isas())
-        for (uint32_t threads : { 1, 2, 7 }) EXPECT_EQ(selected(Context(with_threads(threads, isa)), m, t, 3333, 0.0f), expected);
+        for (uint32_t threads : { 1, 2, 7 })
+            EXPECT_EQ(selected(Context(with_threads(threads, isa)), m, t, 3333, 0.0f), expected);
 }
 
 TEST(SingleElements, AreMovedAndMatricesSubtracted)
@@ -167,7 +170,8 @@ qem_recipe recipe_for(double fraction, double sigma = 0.0, uint32_t params = 0)
 void take(const Matrix &m, const qem_recipe &recipe, qem_dtype source, Matrix *cleaned, Outliers *out)
 {
     *cleaned = m;
-    context().must(qem_outliers_take(context(), backend(), m.x.data(), m.rows, m.cols, &recipe, source, cleaned->x.data(), &out->list));
+    context().must(qem_outliers_take(context(), backend(), m.x.data(), m.rows, m.cols, &recipe, source, cleaned->x.data(),
+                                     &out->list));
 }
 
 // Columns of other offsets and sizes, so that one score for all would pick others.
@@ -176,7 +180,8 @@ Matrix spread_columns(uint64_t rows, uint64_t cols, uint64_t seed)
     Matrix m = heavy_tails(rows, cols, seed);
     for (uint64_t i = 0; i < rows; i++)
         for (uint64_t j = 0; j < cols; j++)
-            m.at(i, j) = static_cast<float>(m.at(i, j) * std::exp(0.3 * static_cast<double>(j % 11)) + static_cast<double>(j % 7));
+            m.at(i, j) = static_cast<float>(m.at(i, j) * std::exp(0.3 * static_cast<double>(j % 11)) +
+                                            static_cast<double>(j % 7));
     return m;
 }
 
@@ -228,7 +233,8 @@ void expect_taken(const Matrix &m, const Matrix &cleaned, const qem_outliers &o)
         const double mean = count ? static_cast<double>(sum / count) : d.mean[j];
         for (uint64_t i = 0; i < m.rows; i++)
             if (taken[i * m.cols + j]) {
-                ASSERT_NEAR(cleaned.at(i, j), mean, 1e-6 * (count ? static_cast<double>(magnitude / count) : std::fabs(mean)));
+                ASSERT_NEAR(cleaned.at(i, j), mean,
+                            1e-6 * (count ? static_cast<double>(magnitude / count) : std::fabs(mean)));
             }
     }
 }
@@ -350,7 +356,8 @@ TEST(Outliers, AreHalvesForHalvesAndWhereParamsSaySo)
     m.at(5, 5) = 70000.0f;
     const qem_recipe recipe = recipe_for(0.01, 0.0, 16);
     Outliers o;
-    EXPECT_EQ(qem_outliers_take(context(), backend(), m.x.data(), 100, 10, &recipe, QEM_DTYPE_F32, cleaned.x.data(), &o.list), QEM_ERR_RANGE);
+    EXPECT_EQ(qem_outliers_take(context(), backend(), m.x.data(), 100, 10, &recipe, QEM_DTYPE_F32, cleaned.x.data(),
+                                &o.list), QEM_ERR_RANGE);
     EXPECT_NE(context().error().find("(5, 5)"), std::string::npos) << context().error();
     EXPECT_EQ(o.list.count, 0u);
 }
@@ -373,7 +380,8 @@ TEST(Outliers, LeaveNothingWhereMemoryEnds)
             Matrix cleaned = m;
             qem_outliers o;
             left = allowed;
-            status = qem_outliers_take(limited, backend(), m.x.data(), 30, 40, &recipe, QEM_DTYPE_F32, cleaned.x.data(), &o);
+            status = qem_outliers_take(limited, backend(), m.x.data(), 30, 40, &recipe, QEM_DTYPE_F32, cleaned.x.data(),
+                                       &o);
             if (status != QEM_OK) {
                 ASSERT_EQ(status, QEM_ERR_MEMORY);
             }
