@@ -265,6 +265,11 @@ typedef struct qem_backend {
                                       uint64_t block, uint32_t bits, uint64_t per_super, const float *supers,
                                       const float *levels, uint64_t k, uint8_t *q, double *error);
 
+    /* For each block the scale >= 0 of the least sum of weight * (x - coded * scale)^2 over its elements, in double; 0 where coded
+     * is 0 or points the other way. weight: device, or NULL; scale: host. */
+    qem_status (*fit_block_scales)(qem_context *, const float *x, const float *coded, const float *weight, uint64_t rows,
+                                   uint64_t cols, uint64_t block, float *scale);
+
     /* ---- outliers ---- */
 
     /* The `count` elements of the largest |x - mean[column]| * inverse[column] (a difference and a product of f32; NaN is 0; ties

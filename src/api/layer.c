@@ -6,8 +6,6 @@
 #include "../methods/standardize.h"
 #include "../methods/standardize_encode.h"
 
-#define SEARCH_ROUNDS 2 /* fits and searches for the scales of blocks before the fit that counts */
-
 /* ---- steps of standardization ---- */
 
 static const float *standardized(const qem_layer_fit *layer)
@@ -16,7 +14,7 @@ static const float *standardized(const qem_layer_fit *layer)
 }
 
 /* The matrix by all steps from number `first` on. */
-static qem_status apply_steps(qem_context *context, qem_layer_fit *layer, uint32_t first)
+qem_status qem_layer_apply_steps(qem_context *context, qem_layer_fit *layer, uint32_t first)
 {
     qem_decode_affine steps[QEM_MOST_AFFINE];
     void *memory;
@@ -38,7 +36,7 @@ static qem_status add_units(qem_context *context, qem_layer_fit *layer)
     QEM_TRY(qem_affine_alloc(context, a));
     QEM_TRY(layer->ops->units(context, backend, standardized(layer), layer->rows, layer->cols, a));
     QEM_TRY(qem_affine_store(context, a));
-    return apply_steps(context, layer, 0);
+    return qem_layer_apply_steps(context, layer, 0);
 }
 
 static qem_status standardize(qem_context *context, qem_layer_fit *layer)
@@ -50,7 +48,7 @@ static qem_status standardize(qem_context *context, qem_layer_fit *layer)
                                                         &layer->recipe, layer->affine + units, &count);
         layer->affine_count = units + count;
         QEM_TRY(status);
-        QEM_TRY(apply_steps(context, layer, units));
+        QEM_TRY(qem_layer_apply_steps(context, layer, units));
     }
     layer->affine_count = units + count;
     return units ? add_units(context, layer) : QEM_OK;
@@ -90,7 +88,7 @@ static qem_status fill_weights(qem_context *context, const qem_layer_fit *layer,
                                              layer->affine_count, layer->importance, layer->importance_rows, weight);
 }
 
-static qem_status add_weights(qem_context *context, qem_layer_fit *layer)
+qem_status qem_layer_add_weights(qem_context *context, qem_layer_fit *layer)
 {
     const int points = weight_of_points(layer);
     void *memory;
@@ -150,13 +148,13 @@ static qem_status load_range(qem_context *context, const qem_layer_fit *layer, c
     return QEM_OK;
 }
 
-static qem_status begin_range(qem_context *context, const qem_layer_fit *layer, const qem_range_plan *plan, qem_range_fit *range)
+qem_status qem_range_begin(qem_context *context, const qem_layer_fit *layer, const qem_range_plan *plan, qem_range_fit *range)
 {
     QEM_TRY(load_range(context, layer, plan, range));
     return layer->ops->partition ? layer->ops->partition(&range->fit) : QEM_OK;
 }
 
-static void end_range(qem_context *context, qem_range_fit *range)
+void qem_range_end(qem_context *context, qem_range_fit *range)
 {
     const qem_backend *backend = context->backend;
     qem_fit *fit = &range->fit;
@@ -179,7 +177,7 @@ static void end_range(qem_context *context, qem_range_fit *range)
     memset(range, 0, sizeof *range);
 }
 
-static qem_status allocate_outputs(qem_context *context, const qem_layer_fit *layer, qem_fit *fit)
+qem_status qem_range_allocate(qem_context *context, const qem_layer_fit *layer, qem_fit *fit)
 {
     void *memory;
     QEM_TRY(context->backend->alloc(context, fit->point_count, sizeof(uint32_t), &memory));
@@ -190,96 +188,14 @@ static qem_status allocate_outputs(qem_context *context, const qem_layer_fit *la
     return QEM_OK;
 }
 
-/* ---- scales of blocks, searched for against a provisional codebook ---- */
-
-/* Number of the block step that is searched, or affine_count: only scalar codebooks without units of their own are. */
-static uint32_t searched_step(const qem_layer_fit *layer)
-{
-    if (!layer->ops->scalar || layer->ops->units) return layer->affine_count;
-    for (uint32_t i = 0; i < layer->affine_count; i++)
-        if (layer->affine[i].axis == QEM_AXIS_BLOCK) return i;
-    return layer->affine_count;
-}
-
-/* Weights of the errors before the block step: importance times the outer scales squared; *weight NULL: all 1. */
-static qem_status outer_weights(qem_context *context, const qem_layer_fit *layer, uint32_t step, float **weight)
-{
-    qem_decode_affine outer[QEM_MOST_AFFINE];
-    const uint32_t count = layer->affine_count - step - 1;
-    void *memory;
-    *weight = NULL;
-    if (count == 0 && !layer->importance) return QEM_OK;
-    QEM_TRY(context->backend->alloc(context, layer->rows * layer->cols, sizeof(float), &memory));
-    *weight = memory;
-    qem_affine_views(layer->affine + step + 1, count, outer);
-    return context->backend->element_weights(context, layer->rows, layer->cols, outer, count, layer->importance,
-                                             layer->importance_rows, *weight);
-}
-
-/* Searches against k levels, and standardizes anew. */
-static qem_status search_step(qem_context *context, qem_layer_fit *layer, uint32_t step, const float *levels, uint64_t k)
-{
-    float *weight;
-    QEM_TRY(apply_steps(context, layer, step + 1));
-    qem_status status = outer_weights(context, layer, step, &weight);
-    if (status == QEM_OK)
-        status = qem_standardize_search(context, context->backend, layer->z, weight, layer->rows, layer->cols, levels, k,
-                                        &layer->affine[step], NULL);
-    context->backend->release(context, weight);
-    return status == QEM_OK ? apply_steps(context, layer, 0) : status;
-}
-
-static qem_status provisional_levels(qem_context *context, const qem_fit *fit, float *levels)
-{
-    if (fit->kind == QEM_CODEBOOK_TABLE)
-        for (uint64_t j = 0; j < fit->k; j++) levels[j] = qem_table_level(fit->table, fit->k, (uint32_t)j);
-    else if (fit->kind == QEM_CODEBOOK_UNIFORM)
-        for (uint64_t j = 0; j < fit->k; j++) levels[j] = (float)j * fit->scale + fit->mean;
-    else
-        QEM_TRY(context->backend->to_host(context, levels, fit->codebook, fit->k * sizeof(float)));
-    return QEM_OK;
-}
-
-static qem_status fit_levels(qem_context *context, const qem_layer_fit *layer, const qem_range_plan *plan, qem_range_fit *range)
-{
-    QEM_TRY(begin_range(context, layer, plan, range));
-    QEM_TRY(allocate_outputs(context, layer, &range->fit));
-    return layer->ops->fit(&range->fit);
-}
-
-/* One fit of all rows, one search against its levels. */
-static qem_status search_once(qem_context *context, qem_layer_fit *layer, uint32_t step, uint64_t k)
-{
-    const qem_range_plan all = { 0, layer->rows, k };
-    qem_range_fit range;
-    void *memory = NULL;
-    memset(&range, 0, sizeof range);
-    qem_status status = fit_levels(context, layer, &all, &range);
-    k = range.fit.k;
-    if (status == QEM_OK) status = qem_allocate(context, k, sizeof(float), &memory);
-    if (status == QEM_OK) status = provisional_levels(context, &range.fit, memory);
-    end_range(context, &range);
-    if (status == QEM_OK) status = search_step(context, layer, step, memory, k);
-    qem_release(context, memory);
-    return status == QEM_OK ? add_weights(context, layer) : status;
-}
-
-static qem_status search_scales(qem_context *context, qem_layer_fit *layer, const qem_layer_plan *plan)
-{
-    const uint32_t step = searched_step(layer);
-    for (int round = 0; round < SEARCH_ROUNDS && step < layer->affine_count; round++)
-        QEM_TRY(search_once(context, layer, step, plan->range[0].k));
-    return QEM_OK;
-}
-
 /* ---- the whole ---- */
 
 static qem_status begin_ranges(qem_context *context, qem_layer_fit *layer, qem_layer_plan *plan)
 {
-    QEM_TRY(search_scales(context, layer, plan));
+    QEM_TRY(qem_layer_search_scales(context, layer, plan));
     layer->range_count = plan->range_count;
     for (uint32_t i = 0; i < plan->range_count; i++) {
-        QEM_TRY(begin_range(context, layer, &plan->range[i], &layer->range[i]));
+        QEM_TRY(qem_range_begin(context, layer, &plan->range[i], &layer->range[i]));
         plan->range[i].k = layer->range[i].fit.k;
     }
     layer->recipe.intervals = layer->range[0].fit.recipe.intervals; /* the partition may have chosen them */
@@ -289,7 +205,7 @@ static qem_status begin_ranges(qem_context *context, qem_layer_fit *layer, qem_l
 qem_status qem_layer_begin(qem_context *context, qem_layer_fit *layer, qem_layer_plan *plan, double budget)
 {
     QEM_TRY(standardize(context, layer));
-    QEM_TRY(add_weights(context, layer));
+    QEM_TRY(qem_layer_add_weights(context, layer));
     plan->affine_count = layer->affine_count;
     memcpy(plan->affine, layer->affine, sizeof plan->affine);
     QEM_TRY(qem_plan_layer(context, layer->ops, &layer->recipe, layer->rows, layer->cols, budget, plan));
@@ -299,7 +215,7 @@ qem_status qem_layer_begin(qem_context *context, qem_layer_fit *layer, qem_layer
 qem_status qem_layer_begin_as_planned(qem_context *context, qem_layer_fit *layer, qem_layer_plan *plan)
 {
     QEM_TRY(standardize(context, layer));
-    QEM_TRY(add_weights(context, layer));
+    QEM_TRY(qem_layer_add_weights(context, layer));
     return begin_ranges(context, layer, plan);
 }
 
@@ -324,7 +240,7 @@ static qem_status store_ranges(qem_context *context, qem_layer_fit *layer, qem_a
 qem_status qem_layer_finish(qem_context *context, qem_layer_fit *layer, qem_artifact *artifact, uint32_t index)
 {
     for (uint32_t i = 0; i < layer->range_count; i++) {
-        QEM_TRY(allocate_outputs(context, layer, &layer->range[i].fit));
+        QEM_TRY(qem_range_allocate(context, layer, &layer->range[i].fit));
         QEM_TRY(layer->ops->fit(&layer->range[i].fit));
     }
     return store_ranges(context, layer, artifact, index);
@@ -332,7 +248,7 @@ qem_status qem_layer_finish(qem_context *context, qem_layer_fit *layer, qem_arti
 
 void qem_layer_end(qem_context *context, qem_layer_fit *layer)
 {
-    for (uint32_t i = 0; i < 2; i++) end_range(context, &layer->range[i]);
+    for (uint32_t i = 0; i < 2; i++) qem_range_end(context, &layer->range[i]);
     for (uint32_t i = 0; i < QEM_MOST_AFFINE; i++) qem_affine_release(context, &layer->affine[i]);
     context->backend->release(context, layer->z);
     context->backend->release(context, layer->element_weight);
@@ -362,7 +278,7 @@ static qem_status encode_steps(qem_context *context, qem_layer_fit *layer, const
             QEM_TRY(qem_standardize_like(context, context->backend, standardized(layer), layer->rows, layer->cols, b, a));
         }
         layer->affine_count = base->affine_count;
-        QEM_TRY(apply_steps(context, layer, i));
+        QEM_TRY(qem_layer_apply_steps(context, layer, i));
     }
     return QEM_OK;
 }
@@ -432,9 +348,8 @@ qem_status qem_layer_encode(qem_context *context, qem_layer_fit *layer, const qe
     alone.stages = &base->stages[from->stage_first];
     if (index > 0) memset(&alone.cells, 0, sizeof alone.cells);
     QEM_TRY(encode_steps(context, layer, from));
-    if (searched_step(layer) < layer->affine_count)
-        QEM_TRY(search_step(context, layer, searched_step(layer), stage->codebook, stage->k));
-    QEM_TRY(add_weights(context, layer));
+    QEM_TRY(qem_layer_search_like(context, layer, stage));
+    QEM_TRY(qem_layer_add_weights(context, layer));
     const qem_range_plan all = { 0, layer->rows, stage->k };
     qem_range_fit *range = &layer->range[0];
     layer->range_count = 1;

@@ -43,6 +43,20 @@ qem_status qem_layer_encode(qem_context *context, qem_layer_fit *layer, const qe
                             qem_artifact *artifact);
 void qem_layer_end(qem_context *context, qem_layer_fit *layer);
 
+/* ---- steps of a layer, for layer.c and block_scales.c ---- */
+
+/* layer->z = the matrix by all steps from number `first` on; the weights that go with the steps. */
+qem_status qem_layer_apply_steps(qem_context *context, qem_layer_fit *layer, uint32_t first);
+qem_status qem_layer_add_weights(qem_context *context, qem_layer_fit *layer);
+/* A range up to its partition; memory for labels and codebook; the end. */
+qem_status qem_range_begin(qem_context *context, const qem_layer_fit *layer, const qem_range_plan *plan, qem_range_fit *range);
+qem_status qem_range_allocate(qem_context *context, const qem_layer_fit *layer, qem_fit *fit);
+void qem_range_end(qem_context *context, qem_range_fit *range);
+
+/* Betters the scales of blocks against codebooks fitted for the purpose, or against the one that new rows take. */
+qem_status qem_layer_search_scales(qem_context *context, qem_layer_fit *layer, const qem_layer_plan *plan);
+qem_status qem_layer_search_like(qem_context *context, qem_layer_fit *layer, const qem_stage *stage);
+
 /* Moves what a fit made into a stage (store.c). */
 qem_status qem_store_stage(qem_context *context, qem_range_fit *range, qem_stage *stage);
 
