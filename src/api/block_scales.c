@@ -138,8 +138,10 @@ static qem_status search_once(qem_context *context, qem_layer_fit *layer, uint32
 qem_status qem_layer_search_scales(qem_context *context, qem_layer_fit *layer, const qem_layer_plan *plan)
 {
     const uint32_t step = searched_step(layer);
+    const qem_range_plan *range = &plan->range[0]; /* the one of most rows: one set of scales serves both */
+    if (plan->range_count == 2 && plan->range[1].row_end - plan->range[1].row_begin > range->row_end - range->row_begin) range++;
     for (int round = 0; round < ROUNDS && step < layer->affine_count; round++)
-        QEM_TRY(search_once(context, layer, step, plan->range[0].k));
+        QEM_TRY(search_once(context, layer, step, range->k));
     return QEM_OK;
 }
 
