@@ -9,8 +9,8 @@
 static qem_status check_k(qem_fit *fit)
 {
     if (fit->k >= LEAST_K) return QEM_OK;
-    return qem_fail(fit->context, fit->recipe.k ? QEM_ERR_ARGUMENT : QEM_ERR_BUDGET, "nf: it has tables of %d levels or more, not of %llu",
-                    LEAST_K, (unsigned long long)fit->k);
+    return qem_fail(fit->context, fit->recipe.k ? QEM_ERR_ARGUMENT : QEM_ERR_BUDGET,
+                    "nf: it has tables of %d levels or more, not of %llu", LEAST_K, (unsigned long long)fit->k);
 }
 
 static qem_status units(qem_fit *fit, const float *x, qem_affine *affine)
