@@ -214,7 +214,8 @@ static void draw_by_weight(qem_work *work, uint64_t random, int *s, uint64_t *in
     for (int part = 0; part < 2 && work->weighting == QEM_WEIGHT_ELEMENT; part++) {
         const qem_segment *segment = &work->segment[part];
         memset(segment->d2, 0, segment->padded * sizeof(float));
-        for (uint32_t p = 0; p < segment->dim; p++) work->kernels->add(segment->w + p * segment->w_ld, (size_t)segment->count, segment->d2);
+        for (uint32_t p = 0; p < segment->dim; p++)
+            work->kernels->add(segment->w + p * segment->w_ld, (size_t)segment->count, segment->d2);
     }
     const int64_t total = sum_anew(work, largest_error(work), &shift); /* weights that are all 0 are none */
     find_draw(work, (int64_t)qem_random_below(random, (uint64_t)total), s, index);

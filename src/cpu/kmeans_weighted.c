@@ -1,8 +1,7 @@
 /*
  * What weights change in a Lloyd pass. A centroid's component goes to sum(w x) / sum(w) over its members, both sums of int64 under
  * one power of two that follows the largest weight of that component in that cluster, so that light clusters beside heavy ones keep
- * their digits. Weights below some 2^-100 of the largest of their problem lose digits, those below
- * 2^-149 of it count as 0.
+ * their digits. Weights below some 2^-100 of the largest of their problem lose digits, those below 2^-149 of it count as 0.
  */
 #include <math.h>
 #include <string.h>
