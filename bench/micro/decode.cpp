@@ -17,6 +17,10 @@
 #include <immintrin.h>
 #endif
 
+extern "C" {
+#include "core/artifact.h"
+}
+
 namespace {
 
 struct Case {
@@ -26,6 +30,9 @@ struct Case {
     uint32_t levels;
     qem_dtype codebook, output;
     uint64_t rows_a_call; // 0: all at once; else every call writes to the same place
+    uint64_t block = 0;   // columns of a block with a scale of its own, 0: none
+    bool means = false;   // and a mean
+    bool columns = false; // and a scale of each column
 };
 
 const Case cases[] = {
@@ -41,6 +48,14 @@ const Case cases[] = {
     { "vq/100000x128/k4096/f16-codebook", QEM_METHOD_VQ, 100000, 128, 4096, 0, QEM_DTYPE_F16, QEM_DTYPE_F32, 0 },
     { "vq/100000x128/k4096/bf16-output", QEM_METHOD_VQ, 100000, 128, 4096, 0, QEM_DTYPE_F32, QEM_DTYPE_BF16, 0 },
     { "lloydmax/11008x4096/k16", QEM_METHOD_LLOYDMAX, 11008, 4096, 16, 0, QEM_DTYPE_F32, QEM_DTYPE_F32, 0 },
+    { "lloydmax/11008x4096/k16/block16", QEM_METHOD_LLOYDMAX, 11008, 4096, 16, 0, QEM_DTYPE_F32, QEM_DTYPE_F32, 0, 16 },
+    { "lloydmax/11008x4096/k16/block16/means", QEM_METHOD_LLOYDMAX, 11008, 4096, 16, 0, QEM_DTYPE_F32, QEM_DTYPE_F32, 0, 16,
+      true },
+    { "lloydmax/11008x4096/k16/block32/columns", QEM_METHOD_LLOYDMAX, 11008, 4096, 16, 0, QEM_DTYPE_F32, QEM_DTYPE_F32, 0, 32,
+      false, true },
+    { "lloydmax/11008x4096/k16/block16/bf16-output", QEM_METHOD_LLOYDMAX, 11008, 4096, 16, 0, QEM_DTYPE_F32, QEM_DTYPE_BF16, 0,
+      16 },
+    { "lloydmax/11008x4096/k64/block32", QEM_METHOD_LLOYDMAX, 11008, 4096, 64, 0, QEM_DTYPE_F32, QEM_DTYPE_F32, 0, 32 },
     { "rtn/11008x4096/k256", QEM_METHOD_RTN, 11008, 4096, 256, 0, QEM_DTYPE_F32, QEM_DTYPE_F32, 0 },
     { "qet/11008x4096/k256/1-level", QEM_METHOD_QET, 11008, 4096, 256, 1, QEM_DTYPE_F32, QEM_DTYPE_F32, 0 },
     { "qet/11008x4096/k256/3-levels", QEM_METHOD_QET, 11008, 4096, 256, 3, QEM_DTYPE_F32, QEM_DTYPE_F32, 0 },
@@ -67,6 +82,24 @@ ContextPointer make_context(uint32_t threads)
     return ContextPointer(context);
 }
 
+// A step of ones, in memory that the artifact's default allocator can release.
+void add_step(qem_artifact &artifact, qem_axis axis, uint64_t block, bool means)
+{
+    qem_affine &step = artifact.layers[0].affine[artifact.layers[0].affine_count++];
+    step.axis = axis;
+    step.block = block;
+    step.params = 32;
+    step.has_scale = 1;
+    step.has_mean = means;
+    qem_affine_sizes(&step, artifact.rows, artifact.cols);
+    const size_t bytes = (step.units * sizeof(float) + 63) / 64 * 64;
+    step.scale_stored = step.scale = static_cast<float *>(std::aligned_alloc(64, bytes));
+    std::fill_n(step.scale, step.units, 1.0f);
+    if (!means) return;
+    step.mean_stored = step.mean = static_cast<float *>(std::aligned_alloc(64, bytes));
+    std::fill_n(step.mean, step.units, 0.5f);
+}
+
 // Random numbers and seeds without Lloyd passes: what is decoded does not matter, only that codes are spread over all
 // entries.
 ArtifactPointer make_artifact(const Case &c)
@@ -87,6 +120,8 @@ ArtifactPointer make_artifact(const Case &c)
     recipe.codebook = c.codebook;
     recipe.iterations = 0;
     qem_quantize(context.get(), &view, "x", &recipe, &artifact);
+    if (artifact && c.block) add_step(*artifact, QEM_AXIS_BLOCK, c.block, c.means);
+    if (artifact && c.columns) add_step(*artifact, QEM_AXIS_COLUMN, 0, false);
     return ArtifactPointer(artifact);
 }
 

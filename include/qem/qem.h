@@ -569,9 +569,11 @@ QEM_API uint64_t qem_matmul_workspace_size(const qem_context *context, const qem
  *
  * The result is the same to the bit for every number of threads and every instruction set. Columns are summed in 16 lanes and
  * blocks of 1024: |error| <= about n * 2^-24 * sum |x[b][j] * W[i][j]| with n = 69 + cols/1024, which grows with the lane, not
- * the row. With a codebook for each group the terms may be sub-vectors, n = dim + 12 + cols/(32*dim); shape and batch decide
- * that. Apart from this choice a row of y depends on its row of x alone, not on the batch around it. No BLAS is used: one could
- * promise neither these bits nor the context's number of threads.
+ * the row. With a codebook for each group, and where decoding is nothing but lookups, the terms may be sub-vectors, n = dim +
+ * 12 + cols/(32*dim); the shape of the rows that share codebooks and the batch decide that. Scales, means, swaps, rotations,
+ * further layers and outliers are applied to W before it is multiplied, with the bits of qem_dequantize to f32. Apart from
+ * this choice a row of y depends on its row of x alone, not on the batch around it. No BLAS is used: one could promise neither
+ * these bits nor the context's number of threads.
  *
  * Blocks; work is spread over the threads of the context, but below 2^18 multiplications only the caller's thread works.
  * The artifact is only read and may be in use by other contexts.

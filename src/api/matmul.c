@@ -21,27 +21,33 @@ static qem_status check_matrix(qem_context *context, const char *what, qem_dtype
     return QEM_OK;
 }
 
-/* Of the type of x only its being f32 matters to the workspace: f32 rows are read where they lie. */
-static uint64_t bytes_needed(const qem_context *context, const qem_artifact *artifact, const qem_decode_stage *stages,
-                                uint64_t batch, qem_dtype x_dtype)
+/* The product with the rows from row_begin on that have the same stages. */
+static uint64_t set_range(const qem_artifact *artifact, uint64_t row_begin, qem_decode_stage *stages, qem_matmul_args *args)
 {
-    const qem_matmul_args args = { .rows = artifact->rows,
-                                   .cols = artifact->cols,
-                                   .row_end = artifact->rows,
-                                   .stage_count = artifact->layer_count,
-                                   .stages = stages,
-                                   .batch = batch,
-                                   .x_dtype = x_dtype };
-    return context->backend->matmul_workspace(context, &args) + ALIGNMENT; /* to align a pointer that is not */
+    args->row_begin = row_begin;
+    args->row_end = qem_decode_stages(artifact, row_begin, stages, &args->outliers);
+    return args->row_end;
+}
+
+/* The most that a range of rows needs. Of the type of x only its being f32 matters: f32 rows are read where they lie. */
+static uint64_t bytes_needed(const qem_context *context, const qem_artifact *artifact, uint64_t batch, qem_dtype x_dtype)
+{
+    qem_decode_stage stages[QEM_MOST_STAGES];
+    qem_matmul_args args = { .rows = artifact->rows, .cols = artifact->cols, .stage_count = artifact->layer_count,
+                             .stages = stages, .batch = batch, .x_dtype = x_dtype };
+    uint64_t most = 0;
+    for (uint64_t row = 0; row < artifact->rows;) {
+        row = set_range(artifact, row, stages, &args);
+        const uint64_t bytes = context->backend->matmul_workspace(context, &args);
+        if (bytes > most) most = bytes;
+    }
+    return most + ALIGNMENT; /* to align a pointer that is not */
 }
 
 uint64_t qem_matmul_workspace_size(const qem_context *context, const qem_artifact *artifact, uint64_t batch)
 {
-    qem_decode_stage stages[QEM_MOST_STAGES];
-    qem_decode_outliers outliers;
     if (!context || !artifact || batch == 0 || batch > MOST_BATCH) return 0;
-    qem_decode_stages(artifact, 0, stages, &outliers);
-    return bytes_needed(context, artifact, stages, batch, QEM_DTYPE_F16);
+    return bytes_needed(context, artifact, batch, QEM_DTYPE_F16);
 }
 
 /* The caller's workspace if it is large enough, or one that *owned holds. */
@@ -53,11 +59,11 @@ static qem_status take_workspace(qem_context *context, const qem_artifact *artif
         if (given_bytes > 0)
             return qem_fail(context, QEM_ERR_ARGUMENT, "workspace: the pointer is NULL, but its size is %llu bytes; NULL and 0 "
                             "ask for one to be allocated", (unsigned long long)given_bytes);
-        const uint64_t bytes = bytes_needed(context, artifact, args->stages, args->batch, args->x_dtype);
+        const uint64_t bytes = bytes_needed(context, artifact, args->batch, args->x_dtype);
         QEM_TRY(context->backend->alloc(context, bytes, 1, owned));
         given = *owned;
     } else {
-        const uint64_t needed = bytes_needed(context, artifact, args->stages, args->batch, QEM_DTYPE_F16);
+        const uint64_t needed = bytes_needed(context, artifact, args->batch, QEM_DTYPE_F16);
         if (given_bytes < needed)
             return qem_fail(context, QEM_ERR_ARGUMENT, "workspace: %llu bytes are too few, qem_matmul_workspace_size says %llu",
                             (unsigned long long)given_bytes, (unsigned long long)needed);
@@ -77,16 +83,21 @@ qem_status qem_matmul(qem_context *context, const qem_artifact *artifact, uint64
     if (!artifact || !x || !y) return qem_fail(context, QEM_ERR_ARGUMENT, "artifact, x or y: the pointer is NULL");
     if (batch > MOST_BATCH)
         return qem_fail(context, QEM_ERR_ARGUMENT, "batch %llu is beyond 2^32 - 1", (unsigned long long)batch);
-    qem_matmul_args args = { .rows = artifact->rows, .cols = artifact->cols, .row_end = artifact->rows,
-                             .stage_count = artifact->layer_count, .stages = stages, .batch = batch, .x_dtype = x_dtype,
-                             .y_dtype = y_dtype, .x = x, .y = y, .x_stride = x_stride ? x_stride : artifact->cols,
-                             .y_stride = y_stride ? y_stride : artifact->rows, .overflow = &overflow };
+    qem_matmul_args args = { .rows = artifact->rows, .cols = artifact->cols, .stage_count = artifact->layer_count,
+                             .stages = stages, .batch = batch, .x_dtype = x_dtype, .y_dtype = y_dtype, .x = x, .x_stride = x_stride ? x_stride : artifact->cols,
+                             .y_stride = y_stride ? y_stride : artifact->rows };
     QEM_TRY(check_matrix(context, "x", x_dtype, x, batch, args.cols, args.x_stride));
     QEM_TRY(check_matrix(context, "y", y_dtype, y, batch, args.rows, args.y_stride));
     if (batch == 0) return QEM_OK;
-    qem_decode_stages(artifact, 0, stages, &args.outliers);
     QEM_TRY(take_workspace(context, artifact, &args, workspace, workspace_bytes, &owned));
-    context->backend->matmul(context, &args);
+    for (uint64_t row = 0; row < artifact->rows;) {
+        int here = 0;
+        args.overflow = &here;
+        args.y = (unsigned char *)y + row * qem_dtype_size(y_dtype);
+        row = set_range(artifact, row, stages, &args);
+        context->backend->matmul(context, &args);
+        overflow |= here;
+    }
     context->backend->release(context, owned);
     if (overflow)
         return qem_fail(context, QEM_ERR_RANGE, "%s: values of y are beyond the range of %s", artifact->name,

@@ -5,7 +5,8 @@
  * many columns of the output as have their codebooks in the second-level cache. Swaps interleave: a node of width w makes
  * columns 2j and 2j + 1 of columns j and w / 2 + j. So where every node splits evenly, a strip of W columns comes from
  * W / 2^L columns of each of the 2^L leaves, and it is as if a matrix of `strips` times the rows, W columns wide, had been
- * swapped: its map has the same bits in the same places, row i and strip s being its row i * strips + s.
+ * swapped: its map has the same bits in the same places, row i and strip s being its row i * strips + s. The steps of a layer
+ * and the outliers come after the swaps, where a strip is just some columns of its rows.
  */
 #include <stdatomic.h>
 #include <string.h>
@@ -37,6 +38,7 @@ typedef struct strip_job {
 typedef struct strip_scratch {
     float *block, *sums, *spare;
     uint64_t *bits;
+    uint64_t outlier; /* where the next ones may begin */
 } strip_scratch;
 
 /* Floats in whose place the map bits of a row lie, whole lines. */
@@ -53,6 +55,7 @@ static strip_scratch scratch_of(const strip_job *job, uint32_t thread)
     s.sums = s.block + block;
     s.spare = s.sums + (job->args->stage_count > 1 ? block : 0);
     s.bits = (uint64_t *)(s.spare + job->pitch);
+    s.outlier = 0;
     return s;
 }
 
@@ -92,7 +95,7 @@ static void decode_leaves(const strip_job *job, uint32_t index, uint64_t row, ui
 }
 
 /* The sum of a row's stages up to `index`. */
-static const float *sum_of_stages(const strip_job *job, uint32_t index, const float *row, float *sum)
+static float *sum_of_stages(const strip_job *job, uint32_t index, float *row, float *sum)
 {
     if (job->args->stage_count == 1) return row;
     if (index == 0)
@@ -109,15 +112,18 @@ static int decode_block(const strip_job *job, uint64_t begin, uint64_t rows, uin
     unsigned char *out = (unsigned char *)args->out + (begin * args->row_stride + strip * width) * element;
     int overflow = 0;
     for (uint32_t i = 0; i < args->stage_count; i++) {
+        const qem_decode_stage *stage = &args->stages[i];
         decode_leaves(job, i, args->row_begin + begin, rows, strip, s->block);
         for (uint64_t r = 0; r < rows; r++) {
-            const uint64_t swapped = (args->row_begin + begin + r) * job->strips + strip;
-            const float *row = qem_swap_restore_row(job->kernels, &job->trees[i], args->stages[i].swap_map, swapped,
-                                                    s->block + r * job->pitch, s->spare, s->bits);
+            const uint64_t at = args->row_begin + begin + r, swapped = (at - stage->row_begin) * job->strips + strip;
+            float *row = qem_swap_restore_row(job->kernels, &job->trees[i], stage->swap_map, swapped, s->block + r * job->pitch,
+                                              s->spare, s->bits);
+            qem_apply_steps(job->kernels, stage, args->cols, at, 1, strip * width, width, row, width);
             row = sum_of_stages(job, i, row, s->sums + r * job->pitch);
-            if (i + 1 == args->stage_count)
-                overflow |= job->kernels->store_rows(row, width, 1, width, args->dtype,
-                                                     out + r * args->row_stride * element, width, job->streaming);
+            if (i + 1 < args->stage_count) continue;
+            qem_write_outliers(&args->outliers, at * args->cols + strip * width, width, row, &s->outlier);
+            overflow |= job->kernels->store_rows(row, width, 1, width, args->dtype, out + r * args->row_stride * element, width,
+                                                 job->streaming);
         }
     }
     return overflow;
@@ -141,7 +147,7 @@ static void decode_items(void *argument, uint64_t begin, uint64_t end, uint32_t 
 static int fits(const qem_decode_stage *stage, uint64_t width)
 {
     const uint64_t entry = stage->codebook_half && stage->dim > 1 ? sizeof(uint16_t) : sizeof(float);
-    if (width % ((uint64_t)stage->dim << stage->levels)) return 0;
+    if (stage->cells || stage->group_bits || width % ((uint64_t)stage->dim << stage->levels)) return 0;
     return stage->kind != QEM_CODEBOOK_PER_GROUP || width * stage->k * entry <= OUTER_BOOK_BYTES;
 }
 
@@ -173,7 +179,8 @@ qem_status qem_decode_strips(qem_context *context, const qem_decode_args *args, 
     job.scratch_floats = ((args->stage_count > 1 ? 2 : 1) * job.block + 1) * job.pitch + bit_floats(job.width);
     QEM_TRY(qem_allocate(context, args->stage_count, sizeof(qem_swap_tree), &trees));
     for (uint32_t i = 0; i < args->stage_count; i++)
-        qem_swap_tree_make((qem_swap_tree *)trees + i, args->rows * strips, job.width, args->stages[i].levels);
+        qem_swap_tree_make((qem_swap_tree *)trees + i, (args->stages[i].row_end - args->stages[i].row_begin) * strips, job.width,
+                           args->stages[i].levels);
     job.trees = trees;
     const uint32_t threads = job.rows * args->cols < QEM_DECODE_PARALLEL_ELEMENTS ? 1 : context->threads;
     const qem_status status = qem_allocate(context, threads, job.scratch_floats * sizeof(float), &scratch);

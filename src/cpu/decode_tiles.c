@@ -1,7 +1,8 @@
 /*
- * Decoding of one stage without swaps, tile by tile.
+ * Decoding of one stage that is nothing but lookups, steps of de-standardization and outliers, tile by tile.
  *
- * A shared codebook whose rows lie side by side in codes and output is one long run of codes. Other matrices are walked in
+ * Lookups alone go from the codes to the output; steps and outliers go over parts of a tile in the first-level cache. A shared
+ * codebook whose rows lie side by side in codes and output is one long run of codes. Other matrices are walked in
  * tiles, groups by rows, for two reasons. Each group has a codebook of its own: a row of 4096 columns by 4 at k = 256 looks
  * into 4 MiB of them, and the next row into the same 4 MiB again. So a tile takes only as many groups as have their codebooks
  * in the second-level cache, and inside it a narrower tile as many as have them in the first, and walks down some hundreds of
@@ -9,12 +10,14 @@
  * occupies for long: any load that misses the first-level cache takes one of them from the streaming stores.
  */
 #include <stdatomic.h>
+#include <string.h>
 
 #include "decode.h"
 #include "parallel.h"
 
 #define PIECE 65536         /* elements a thread takes at once where there are no tiles */
 #define SCRATCH_FLOATS 1024 /* decoded before they are converted: they stay in the first-level cache */
+#define STEPPED_FLOATS 4096 /* the same with steps, which cost a call each */
 #define BLOCK_ROWS 512      /* of a tile, before the next groups */
 #define LEAST_TILE_ROWS 32  /* with fewer rows codebooks would be fetched for too few lookups */
 #define INNER_BOOK_BYTES 32768
@@ -33,7 +36,7 @@ typedef struct tile_job {
     uint64_t outer, inner;       /* groups of the tiles */
     uint64_t tiles;              /* outer ones in a row */
     uint64_t block, blocks;      /* rows of a tile; blocks of rows */
-    uint64_t part_groups;        /* decoded to scratch at once */
+    uint64_t part_groups, part_floats; /* decoded to scratch at once; their number with all rows */
     int streaming, direct;       /* direct: decode_tile writes the output itself */
     float *scratch;
     uint64_t scratch_floats;     /* of each thread; none if direct */
@@ -58,20 +61,32 @@ static void *output_at(const tile_job *job, uint64_t row, uint64_t group)
     return (unsigned char *)job->args->out + (row * job->row_stride + group * job->stage->dim) * job->element;
 }
 
-/* Other types than f32, and entries that do not fill lines: through scratch. */
-static int decode_by_scratch(const tile_job *job, const qem_code_tile *tile, uint64_t row, uint64_t group, float *scratch)
+/* Columns of a rectangle of groups: of a run, elements from its beginning on. */
+static void finish_part(const tile_job *job, uint64_t row, uint64_t rows, uint64_t column, size_t width, float *x, uint64_t *outlier)
+{
+    const qem_decode_args *args = job->args;
+    const uint64_t at = args->row_begin + row;
+    qem_apply_steps(job->kernels, job->stage, args->cols, at, rows, column, width, x, width);
+    for (uint64_t r = 0; args->outliers.count && r < rows; r++)
+        qem_write_outliers(&args->outliers, (at + r) * args->cols + column, width, x + r * width, outlier);
+}
+
+/* Other types than f32, entries that do not fill lines, steps, outliers: through scratch. */
+static int decode_by_scratch(const tile_job *job, const qem_code_tile *tile, uint64_t row, uint64_t group, float *scratch,
+                             uint64_t *outlier)
 {
     int overflow = 0;
     for (uint64_t g = 0; g < tile->groups; g += job->part_groups) {
         const uint64_t groups = tile->groups - g < job->part_groups ? tile->groups - g : job->part_groups;
         const size_t width = (size_t)groups * tile->dim;
-        const uint64_t most = width < SCRATCH_FLOATS ? SCRATCH_FLOATS / width : 1;
+        const uint64_t most = width < job->part_floats ? job->part_floats / width : 1;
         for (uint64_t r = 0; r < tile->rows; r += most) {
             const uint64_t rows = tile->rows - r < most ? tile->rows - r : most;
             qem_code_tile part = part_of(tile, r, rows, g, groups);
             part.out = scratch;
             part.row_stride = width;
             job->kernels->decode_tile(&part);
+            finish_part(job, row + r, rows, (group + g) * tile->dim, width, scratch, outlier);
             overflow |= job->kernels->store_rows(scratch, width, (size_t)rows, width, job->args->dtype,
                                                  output_at(job, row + r, group + g), (size_t)job->row_stride, job->streaming);
         }
@@ -79,9 +94,10 @@ static int decode_by_scratch(const tile_job *job, const qem_code_tile *tile, uin
     return overflow;
 }
 
-static int decode_one(const tile_job *job, const qem_code_tile *tile, uint64_t row, uint64_t group, float *scratch)
+static int decode_one(const tile_job *job, const qem_code_tile *tile, uint64_t row, uint64_t group, float *scratch,
+                      uint64_t *outlier)
 {
-    if (!job->direct) return decode_by_scratch(job, tile, row, group, scratch);
+    if (!job->direct) return decode_by_scratch(job, tile, row, group, scratch, outlier);
     qem_code_tile direct = *tile;
     direct.out = output_at(job, row, group);
     direct.row_stride = (size_t)job->row_stride;
@@ -90,14 +106,20 @@ static int decode_one(const tile_job *job, const qem_code_tile *tile, uint64_t r
     return 0;
 }
 
-static int decode_tails(const tile_job *job, uint64_t row, uint64_t rows)
+/* The tail groups of rows that have one, where the rest of the row is not one run with the next. */
+static int decode_tails(const tile_job *job, uint64_t row, uint64_t rows, float *scratch, uint64_t *outlier)
 {
     const uint64_t cols = job->args->cols;
+    const size_t width = (size_t)(cols % job->stage->dim);
     int overflow = 0;
     for (uint64_t i = row; i < row + rows; i++) {
         const float *tail = qem_row_tail(job->kernels, job->stage, cols, job->args->row_begin + i);
-        overflow |= job->kernels->store_rows(tail, 0, 1, (size_t)(cols % job->stage->dim), job->args->dtype,
-                                             output_at(job, i, job->groups), 0, 0);
+        if (!job->direct) {
+            memcpy(scratch, tail, width * sizeof *tail);
+            finish_part(job, i, 1, cols - width, width, scratch, outlier);
+            tail = scratch;
+        }
+        overflow |= job->kernels->store_rows(tail, 0, 1, width, job->args->dtype, output_at(job, i, job->groups), 0, 0);
     }
     return overflow;
 }
@@ -116,7 +138,8 @@ static uint64_t inner_end(const tile_job *job, uint64_t group, uint64_t end)
     return next < end ? next : end;
 }
 
-static int decode_tile_of_rows(const tile_job *job, uint64_t t, uint64_t row, uint64_t rows, float *scratch)
+static int decode_tile_of_rows(const tile_job *job, uint64_t t, uint64_t row, uint64_t rows, float *scratch,
+                               uint64_t *outlier)
 {
     const qem_code_tile all = qem_row_tile(job->stage, job->args->cols, job->args->row_begin + row);
     const uint64_t end = edge(job, t + 1);
@@ -124,9 +147,9 @@ static int decode_tile_of_rows(const tile_job *job, uint64_t t, uint64_t row, ui
     for (uint64_t group = edge(job, t), next; group < end; group = next) {
         next = inner_end(job, group, end);
         const qem_code_tile tile = part_of(&all, 0, rows, group, next - group);
-        overflow |= decode_one(job, &tile, row, group, scratch);
+        overflow |= decode_one(job, &tile, row, group, scratch, outlier);
     }
-    if (t + 1 == job->tiles && job->args->cols % job->stage->dim) overflow |= decode_tails(job, row, rows);
+    if (t + 1 == job->tiles && job->args->cols % job->stage->dim) overflow |= decode_tails(job, row, rows, scratch, outlier);
     return overflow;
 }
 
@@ -135,10 +158,12 @@ static void decode_items(void *argument, uint64_t begin, uint64_t end, uint32_t 
 {
     tile_job *job = argument;
     float *scratch = job->direct ? NULL : job->scratch + thread * job->scratch_floats;
+    uint64_t outlier = 0;
     int overflow = 0;
     for (uint64_t item = begin; item < end; item++) {
         const uint64_t row = item % job->blocks * job->block, left = job->rows - row;
-        overflow |= decode_tile_of_rows(job, item / job->blocks, row, left < job->block ? left : job->block, scratch);
+        overflow |= decode_tile_of_rows(job, item / job->blocks, row, left < job->block ? left : job->block, scratch,
+                                        &outlier);
     }
     if (job->streaming) job->kernels->end_streaming();
     if (overflow) atomic_store_explicit(&job->overflow, 1, memory_order_relaxed);
@@ -159,7 +184,7 @@ static uint64_t common_divisor(uint64_t a, uint64_t b)
 /* The most groups, at least one unit and a multiple of it, whose codebooks have at most so many bytes. */
 static uint64_t groups_within(const tile_job *job, uint64_t bytes, uint64_t unit)
 {
-    const qem_code_tile tile = qem_row_tile(job->stage, job->args->cols, 0);
+    const qem_code_tile tile = qem_row_tile(job->stage, job->args->cols, job->args->row_begin);
     const uint64_t book = tile.k * tile.dim * (tile.half ? sizeof *tile.half : sizeof *tile.codebook);
     const uint64_t fit = bytes / book / unit * unit;
     return fit ? fit : unit;
@@ -194,20 +219,22 @@ static void choose_way(tile_job *job)
     job->groups = qem_whole_groups(stage, args->cols);
     job->row_stride = args->row_stride;
     const uint64_t elements = job->rows * args->cols;
-    if (stage->kind != QEM_CODEBOOK_PER_GROUP && job->groups == stage->groups && job->row_stride == args->cols) {
+    if (stage->kind != QEM_CODEBOOK_PER_GROUP && job->groups == stage->groups && job->row_stride == args->cols &&
+        stage->affine_count == 0) {
         job->groups *= job->rows; /* one long run */
         job->rows = 1;
     }
     job->streaming = elements * job->element >= QEM_DECODE_STREAM_BYTES && job->groups * entry >= LEAST_INNER_BYTES;
-    job->direct = args->dtype == QEM_DTYPE_F32 &&
+    job->direct = args->dtype == QEM_DTYPE_F32 && stage->affine_count == 0 && args->outliers.count == 0 &&
                   (!job->streaming ||
                    qem_can_stream(stage->dim, args->out, job->rows > 1 ? (size_t)job->row_stride : stage->dim));
     job->first = 0;
     while (job->first < unit && ((uintptr_t)args->out + job->first * entry) % QEM_LINE) job->first++;
     if (job->first == unit) job->first = 0; /* no entry begins with a line */
     choose_tiles(job, unit);
-    job->part_groups = SCRATCH_FLOATS / stage->dim / unit * unit;
-    if (job->part_groups == 0) job->part_groups = SCRATCH_FLOATS / stage->dim > 0 ? SCRATCH_FLOATS / stage->dim : 1;
+    job->part_floats = stage->affine_count ? STEPPED_FLOATS : SCRATCH_FLOATS;
+    job->part_groups = job->part_floats / stage->dim / unit * unit;
+    if (job->part_groups == 0) job->part_groups = job->part_floats / stage->dim > 0 ? job->part_floats / stage->dim : 1;
     job->blocks = (job->rows - 1) / job->block + 1;
     job->tiles = job->groups > job->first + job->outer ? (job->groups - job->first - 1) / job->outer + 1 : 1;
 }
@@ -222,7 +249,7 @@ qem_status qem_decode_tiles(qem_context *context, const qem_decode_args *args)
     const uint32_t threads = elements < QEM_DECODE_PARALLEL_ELEMENTS ? 1 : context->threads;
     if (!job.direct) {
         const uint64_t entry = (job.stage->dim + 15u) / 16u * 16u;
-        job.scratch_floats = entry > SCRATCH_FLOATS ? entry : SCRATCH_FLOATS;
+        job.scratch_floats = entry > job.part_floats ? entry : job.part_floats;
         QEM_TRY(qem_allocate(context, threads, job.scratch_floats * sizeof(float), &scratch));
         job.scratch = scratch;
     }

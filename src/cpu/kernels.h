@@ -16,6 +16,7 @@
 
 #include "../core/context.h"
 #include "affine_tile.h"
+#include "block_tile.h"
 #include "code_tile.h"
 #include "products.h"
 #include "scale_search.h"
@@ -84,6 +85,9 @@ typedef struct qem_cpu_kernels {
      * rest of the last one 0. merge is the inverse: x[2j] = bit ? small : large. No overlap of in and out. */
     void (*pair_split)(const float *x, size_t pairs, float *small, float *large, uint64_t *bits);
     void (*pair_merge)(const float *small, const float *large, const uint64_t *bits, size_t pairs, float *x);
+
+    /* Scalar codes and the steps of their blocks and columns in one pass (block_tile.h). */
+    void (*decode_blocks)(const qem_block_tile *tile);
 
     /* One step of de-standardization (affine_tile.h). */
     void (*affine)(const qem_affine_tile *tile);

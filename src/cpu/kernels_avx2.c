@@ -22,6 +22,7 @@ void qem_kernels_avx2(qem_cpu_kernels *kernels)
     kernels->end_streaming = qem_end_streaming_avx2;
     kernels->pair_split = qem_pair_split_avx2;
     kernels->pair_merge = qem_pair_merge_avx2;
+    kernels->decode_blocks = qem_decode_blocks_avx2;
     kernels->affine = qem_affine_avx2;
     kernels->rotate_rows = qem_rotate_rows_avx2;
     kernels->add = qem_add_avx2;

@@ -22,6 +22,7 @@ void qem_kernels_avx512(qem_cpu_kernels *kernels)
     kernels->end_streaming = qem_end_streaming_avx512;
     kernels->pair_split = qem_pair_split_avx512;
     kernels->pair_merge = qem_pair_merge_avx512;
+    kernels->decode_blocks = qem_decode_blocks_avx512;
     kernels->affine = qem_affine_avx512;
     kernels->rotate_rows = qem_rotate_rows_avx512;
     kernels->add = qem_add_avx512;

@@ -211,6 +211,21 @@ static void pair_merge(const float *small, const float *large, const uint64_t *b
     }
 }
 
+static void decode_blocks(const qem_block_tile *tile)
+{
+    for (size_t row = 0; row < tile->rows; row++)
+        for (size_t j = 0; j < tile->width; j++) {
+            const size_t unit = row * tile->unit_stride + (j >> tile->block_shift);
+            uint32_t code;
+            unpack(tile->stream, tile->first_bit + row * tile->row_bits + j * tile->bits, 1, tile->bits, &code);
+            float x = tile->integers ? (float)code : tile->codebook[code];
+            x = fmaf(x, tile->scale ? tile->scale[unit] : 1.0f, tile->mean ? tile->mean[unit] : 0.0f);
+            if (tile->columns)
+                x = fmaf(x, tile->column_scale ? tile->column_scale[j] : 1.0f, tile->column_mean ? tile->column_mean[j] : 0.0f);
+            tile->out[row * tile->row_stride + j] = x;
+        }
+}
+
 static void affine(const qem_affine_tile *tile)
 {
     for (size_t row = 0; row < tile->rows; row++)
@@ -376,6 +391,7 @@ void qem_kernels_scalar(qem_cpu_kernels *kernels)
         .decode_tile = decode_tile,
         .pair_split = pair_split,
         .pair_merge = pair_merge,
+        .decode_blocks = decode_blocks,
         .affine = affine,
         .rotate_rows = rotate_rows,
         .add = add,

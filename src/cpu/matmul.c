@@ -21,14 +21,21 @@
 #define SERIAL_WORK (1u << 18)  /* multiplications below which a second thread costs more than it brings */
 #define CONVERT_ELEMENTS 65536  /* of x, a piece of work */
 
+/* Whether W is nothing but what the codes of one stage are looked up to. */
+static int is_plain(const qem_matmul_args *args)
+{
+    const qem_decode_stage *s = &args->stages[0];
+    return args->stage_count == 1 && !qem_whole_rows_only(s) && s->affine_count == 0 && args->outliers.count == 0;
+}
+
 /* TABLES, TABLES16, or ROWS where tables do not pay. */
 static qem_product_way table_way(const qem_matmul_args *args)
 {
     const qem_decode_stage *s = &args->stages[0];
-    if (args->stage_count > 1 || s->levels > 0 || s->kind != QEM_CODEBOOK_PER_GROUP || s->code_bits == 0)
-        return QEM_PRODUCT_ROWS;
-    if (args->batch <= MOST_TABLES_BATCH) return s->k <= args->rows / TABLES_ROWS ? QEM_PRODUCT_TABLES : QEM_PRODUCT_ROWS;
-    const int pays = s->dim >= LEAST_DIM16 && s->k <= MOST_K16 && s->k <= args->rows / TABLES16_ROWS;
+    const uint64_t rows = qem_product_rows(args);
+    if (!is_plain(args) || s->kind != QEM_CODEBOOK_PER_GROUP || s->code_bits == 0) return QEM_PRODUCT_ROWS;
+    if (args->batch <= MOST_TABLES_BATCH) return s->k <= rows / TABLES_ROWS ? QEM_PRODUCT_TABLES : QEM_PRODUCT_ROWS;
+    const int pays = s->dim >= LEAST_DIM16 && s->k <= MOST_K16 && s->k <= rows / TABLES16_ROWS;
     return pays ? QEM_PRODUCT_TABLES16 : QEM_PRODUCT_ROWS;
 }
 
@@ -36,8 +43,7 @@ static qem_product_way table_way(const qem_matmul_args *args)
 static qem_coded_kind coded_kind(const qem_matmul_args *args)
 {
     const qem_decode_stage *s = &args->stages[0];
-    if (args->stage_count > 1 || s->levels > 0 || s->kind == QEM_CODEBOOK_PER_GROUP || args->batch > MOST_CODED_BATCH)
-        return QEM_CODED_NONE;
+    if (!is_plain(args) || s->kind == QEM_CODEBOOK_PER_GROUP || args->batch > MOST_CODED_BATCH) return QEM_CODED_NONE;
     if (s->dim == 4 && s->code_bits > 0) return QEM_CODED_QUADS;
     if (s->dim != 1 || s->groups * s->code_bits % 8) return QEM_CODED_NONE;
     if (s->code_bits >= 1 && s->code_bits <= 4) return QEM_CODED_TABLE;
@@ -52,11 +58,12 @@ static uint64_t batch_step(uint64_t batch, uint64_t most)
     return qem_round_up((batch + steps - 1) / steps, batch > 4 ? 4 : 1);
 }
 
-static qem_product_plan make_plan(const qem_context *context, const qem_matmul_args *args)
+static qem_product_plan make_plan(const qem_context *context, const qem_matmul_args *args, qem_row_decoder *decoder)
 {
     qem_product_plan plan = { .threads = context->threads };
-    uint64_t tables = 0, trees = 0;
-    if ((double)args->rows * (double)args->cols * (double)args->batch < SERIAL_WORK) plan.threads = 1;
+    uint64_t tables = 0;
+    *decoder = (qem_row_decoder){ 0 };
+    if ((double)qem_product_rows(args) * (double)args->cols * (double)args->batch < SERIAL_WORK) plan.threads = 1;
     plan.way = table_way(args);
     plan.batch_step = batch_step(args->batch, plan.way == QEM_PRODUCT_TABLES16 ? 16 : MOST_BATCH_STEP);
     plan.kind = coded_kind(args);
@@ -68,13 +75,11 @@ static qem_product_plan make_plan(const qem_context *context, const qem_matmul_a
         plan.way = QEM_PRODUCT_CODED;
         qem_product_plan_coded(args, &plan);
     } else {
-        qem_product_plan_rows(args, &plan);
+        qem_product_plan_rows(args, &plan, decoder);
     }
-    for (uint32_t i = 0; i < args->stage_count; i++)
-        if (args->stages[i].levels) trees = args->stage_count * sizeof(qem_swap_tree);
     const uint64_t x = args->x_dtype == QEM_DTYPE_F32 ? 0 : plan.batch_step * qem_round_up(args->cols, 16) * sizeof(float);
-    plan.trees_at = 0;
-    plan.x_at = qem_round_up(trees, 64);
+    plan.shared_at = 0;
+    plan.x_at = qem_round_up(decoder->shared_bytes, 64);
     plan.tables_at = plan.x_at + x;
     plan.scratch_at = plan.tables_at + qem_round_up(tables, 64);
     plan.scratch_bytes = qem_round_up(plan.scratch_bytes, 64);
@@ -84,7 +89,8 @@ static qem_product_plan make_plan(const qem_context *context, const qem_matmul_a
 
 uint64_t qem_cpu_matmul_workspace(const qem_context *context, const qem_matmul_args *args)
 {
-    return make_plan(context, args).bytes;
+    qem_row_decoder decoder;
+    return make_plan(context, args, &decoder).bytes;
 }
 
 /* ---- x ---- */
@@ -136,11 +142,10 @@ void qem_product_store(qem_product_job *job, uint64_t row, uint64_t rows, float 
 
 void qem_cpu_matmul(qem_context *context, const qem_matmul_args *args)
 {
-    qem_product_job job = { .kernels = qem_kernels(context), .args = args, .plan = make_plan(context, args) };
-    for (uint32_t i = 0; i < args->stage_count; i++)
-        if (args->stages[i].levels)
-            qem_swap_tree_make((qem_swap_tree *)qem_product_part(&job, job.plan.trees_at) + i, args->rows, args->cols,
-                               args->stages[i].levels);
+    qem_product_job job = { .kernels = qem_kernels(context), .args = args };
+    job.plan = make_plan(context, args, &job.decoder);
+    if (job.plan.whole) qem_row_decoder_prepare(&job.decoder, job.kernels, qem_product_part(&job, job.plan.shared_at));
+    if (job.plan.by_blocks) job.blocks = qem_block_tile_of(args->stages, args->cols, args->row_begin);
     for (job.first = 0; job.first < args->batch; job.first += job.plan.batch_step) {
         const uint64_t left = args->batch - job.first;
         job.batch = left < job.plan.batch_step ? left : job.plan.batch_step;

@@ -5,8 +5,8 @@
 #include <stdatomic.h>
 
 #include "cpu.h"
+#include "decode_rows.h"
 #include "kernels.h"
-#include "swap.h"
 
 typedef enum qem_product_way {
     QEM_PRODUCT_ROWS = 0,  /* any artifact: rows are decoded to scratch, then multiplied (matmul_rows.c) */
@@ -24,18 +24,34 @@ typedef struct qem_product_plan {
     uint64_t pass_rows;             /* ROWS: of those, rows that go through a block of columns before the next block */
     uint64_t tile_rows, span, ld;   /* ROWS: rows and columns decoded at once; floats from row to row */
     int in_place;                   /* TABLES, TABLES16: the kernel reads the code stream itself, else unpacked codes */
+    int whole;                      /* ROWS: rows are decoded whole, by `decoder` */
+    int by_blocks;                  /* ROWS: decode_blocks() decodes them */
     uint64_t table_ld, table_tile;  /* TABLES: floats of a table, groups whose tables stay in the L1 cache */
-    uint64_t trees_at, x_at, tables_at, scratch_at, scratch_bytes, bytes; /* parts of the workspace, in bytes */
+    uint64_t shared_at, x_at, tables_at, scratch_at, scratch_bytes, bytes; /* parts of the workspace, in bytes */
 } qem_product_plan;
 
 typedef struct qem_product_job {
     const qem_cpu_kernels *kernels;
     const qem_matmul_args *args;
     qem_product_plan plan;
+    qem_row_decoder decoder; /* ROWS, where plan.whole */
+    qem_block_tile blocks;   /* ROWS, where plan.by_blocks: from row row_begin on */
     const float *x; /* the rows now at work, as f32 */
     uint64_t ldx, first, batch;
     _Atomic int overflow;
 } qem_product_job;
+
+/* Rows of W that the call multiplies; they are counted from its first one. */
+static inline uint64_t qem_product_rows(const qem_matmul_args *args)
+{
+    return args->row_end - args->row_begin;
+}
+
+/* Row `row` of the call in the rows that a stage has codes for. */
+static inline uint64_t qem_product_stage_row(const qem_product_job *job, uint64_t row)
+{
+    return job->args->row_begin + row - job->args->stages[0].row_begin;
+}
 
 static inline void *qem_product_part(const qem_product_job *job, uint64_t at)
 {
@@ -48,7 +64,7 @@ static inline void *qem_product_scratch(const qem_product_job *job, uint32_t thr
 }
 
 /* Sizes of the way's own scratch: sets tables_at's length as return value and plan->scratch_bytes. */
-void qem_product_plan_rows(const qem_matmul_args *args, qem_product_plan *plan);
+void qem_product_plan_rows(const qem_matmul_args *args, qem_product_plan *plan, qem_row_decoder *decoder);
 void qem_product_plan_coded(const qem_matmul_args *args, qem_product_plan *plan);
 uint64_t qem_product_plan_tables(const qem_matmul_args *args, qem_product_plan *plan);
 void qem_product_plan_tables16(const qem_matmul_args *args, qem_product_plan *plan);

@@ -16,7 +16,7 @@
 /* Rows of W a thread takes at once: `most`, fewer where there are few rows for the threads. */
 static uint64_t piece_rows(const qem_matmul_args *args, uint32_t threads, uint64_t most)
 {
-    const uint64_t share = qem_round_up(args->rows / (4 * (uint64_t)threads) + 1, LEAST_PIECE);
+    const uint64_t share = qem_round_up(qem_product_rows(args) / (4 * (uint64_t)threads) + 1, LEAST_PIECE);
     return share < most ? share : most;
 }
 
@@ -24,100 +24,84 @@ static uint64_t piece_rows(const qem_matmul_args *args, uint32_t threads, uint64
 
 typedef struct rows_scratch {
     float *totals, *slab;
-    float *a, *b;    /* swap */
-    uint64_t *bits;
+    void *decoder; /* its scratch */
+    uint64_t outlier;
 } rows_scratch;
 
 /* Whole rows where a row cannot be decoded in part. */
 static int needs_whole_rows(const qem_matmul_args *args)
 {
-    return args->stage_count > 1 || args->stages[0].levels > 0 || args->stages[0].dim > WIDEST_BLOCKED_DIM;
+    const qem_decode_stage *stage = &args->stages[0];
+    return args->stage_count > 1 || qem_whole_rows_only(stage) || stage->dim > WIDEST_BLOCKED_DIM;
 }
 
-void qem_product_plan_rows(const qem_matmul_args *args, qem_product_plan *plan)
+void qem_product_plan_rows(const qem_matmul_args *args, qem_product_plan *plan, qem_row_decoder *decoder)
 {
-    const int whole = needs_whole_rows(args), per_group = args->stages[0].kind == QEM_CODEBOOK_PER_GROUP;
+    const int per_group = args->stages[0].kind == QEM_CODEBOOK_PER_GROUP;
+    const int whole = needs_whole_rows(args);
+    plan->whole = whole;
+    plan->by_blocks = !whole && qem_decode_by_blocks(args->stages);
+    if (whole) qem_row_decoder_plan(decoder, args->cols, args->stages, args->stage_count, &args->outliers);
     plan->span = whole || args->cols < QEM_SUM_BLOCK ? args->cols : QEM_SUM_BLOCK;
     plan->ld = qem_round_up(plan->span + (whole ? 0 : 2 * args->stages[0].dim), 16) + 16; /* not a power of two */
     plan->tile_rows = SLAB_BYTES / (plan->ld * sizeof(float)) / 4 * 4;
     if (plan->tile_rows < 4) plan->tile_rows = 4;
     const uint64_t most = plan->batch_step <= 8 ? 4 : 16; /* with few rows of x the slab stays in the L1 cache */
     if (plan->tile_rows > most) plan->tile_rows = most;
+    if (decoder->block > plan->tile_rows) plan->tile_rows = decoder->block;
     /* a codebook for each group: many rows go through the codebooks of one block of columns while these are in the cache */
-    plan->piece_rows = piece_rows(args, plan->threads, per_group && !whole ? 256 : 64);
+    plan->piece_rows = piece_rows(args, plan->threads, decoder->block > 64 ? decoder->block : per_group && !whole ? 256 : 64);
     plan->pass_rows = per_group && !whole ? plan->piece_rows : plan->tile_rows;
-    const uint64_t row = qem_round_up(args->cols, 16) * sizeof(float);
     plan->scratch_bytes = qem_round_up(plan->batch_step * plan->piece_rows * sizeof(float), 64) +
-                          plan->tile_rows * plan->ld * sizeof(float) + 2 * row +
-                          qem_swap_row_words(args->cols) * sizeof(uint64_t);
+                          qem_round_up(plan->tile_rows * plan->ld * sizeof(float), 64) + decoder->scratch_bytes;
 }
 
 static rows_scratch scratch_of(const qem_product_job *job, uint32_t thread)
 {
     const qem_product_plan *plan = &job->plan;
-    const uint64_t row = qem_round_up(job->args->cols, 16);
     rows_scratch s;
     s.totals = qem_product_scratch(job, thread);
     s.slab = s.totals + qem_round_up(plan->batch_step * plan->piece_rows, 16);
-    s.a = s.slab + plan->tile_rows * plan->ld;
-    s.b = s.a + row;
-    s.bits = (uint64_t *)(s.b + row);
+    s.decoder = s.slab + qem_round_up(plan->tile_rows * plan->ld, 16);
+    s.outlier = 0;
     return s;
 }
 
-/* Groups first .. last-1 of `rows` rows, in the order of the codes. */
-static void look_up(const qem_product_job *job, const qem_decode_stage *stage, uint64_t row, uint64_t rows, uint64_t first,
-                    uint64_t last, float *out, uint64_t ld)
+static void decode_whole_rows(const qem_product_job *job, uint64_t row, uint64_t rows, rows_scratch *s)
 {
-    const uint64_t cols = job->args->cols, whole = qem_whole_groups(stage, cols);
-    qem_code_tile tile = qem_row_tile(stage, cols, row);
-    tile.first_bit += first * tile.bits;
-    if (tile.codebook) tile.codebook += first * tile.group_stride;
-    if (tile.half) tile.half += first * tile.group_stride;
-    tile.rows = (size_t)rows;
-    tile.groups = (size_t)((last < whole ? last : whole) - first);
-    tile.out = out;
-    tile.row_stride = (size_t)ld;
-    if (tile.groups) job->kernels->decode_tile(&tile);
-    if (last <= whole) return;
-    for (uint64_t r = 0; r < rows; r++)
-        memcpy(out + r * ld + tile.groups * tile.dim, qem_row_tail(job->kernels, stage, cols, row + r),
-               (size_t)(cols % tile.dim) * sizeof *out);
-}
-
-static void decode_whole_row(const qem_product_job *job, uint64_t row, const rows_scratch *s, float *out)
-{
-    const qem_matmul_args *args = job->args;
-    const qem_swap_tree *trees = qem_product_part(job, job->plan.trees_at);
-    for (uint32_t i = 0; i < args->stage_count; i++) {
-        const qem_decode_stage *stage = &args->stages[i];
-        const float *decoded = s->a;
-        if (stage->levels == 0 && i == 0) {
-            look_up(job, stage, row, 1, 0, stage->groups, out, 0);
-            continue;
-        }
-        look_up(job, stage, row, 1, 0, stage->groups, s->a, 0);
-        if (stage->levels)
-            decoded = qem_swap_restore_row(job->kernels, &trees[i], stage->swap_map, row, s->a, s->b, s->bits);
-        if (i == 0)
-            memcpy(out, decoded, (size_t)args->cols * sizeof(float));
-        else
-            job->kernels->add(decoded, (size_t)args->cols, out);
-    }
+    const uint64_t block = job->decoder.block;
+    for (uint64_t r = 0; r < rows; r += block)
+        qem_row_decoder_run(&job->decoder, job->args->row_begin + row + r, rows - r < block ? rows - r : block, s->decoder,
+                            s->slab + r * job->plan.ld, (size_t)job->plan.ld, &s->outlier);
 }
 
 /* Columns first .. first+span-1 of the rows of a tile; returns where the first row's column `first` lies in the slab. */
 static const float *decode_tile(const qem_product_job *job, uint64_t row, uint64_t rows, uint64_t first, uint64_t span,
-                                const rows_scratch *s)
+                                rows_scratch *s)
 {
-    const qem_decode_stage *stage = &job->args->stages[0];
-    if (span == job->args->cols && needs_whole_rows(job->args)) {
-        for (uint64_t r = 0; r < rows; r++) decode_whole_row(job, row + r, s, s->slab + r * job->plan.ld);
+    const qem_matmul_args *args = job->args;
+    const qem_decode_stage *stage = &args->stages[0];
+    const uint64_t at = args->row_begin + row;
+    const size_t ld = (size_t)job->plan.ld;
+    if (job->plan.whole) {
+        decode_whole_rows(job, row, rows, s);
         return s->slab;
     }
     const uint64_t group = first / stage->dim, last = (first + span + stage->dim - 1) / stage->dim;
-    look_up(job, stage, row, rows, group, last, s->slab, job->plan.ld);
-    return s->slab + (first - group * stage->dim);
+    float *x = s->slab + (first - group * stage->dim);
+    if (job->plan.by_blocks) {
+        qem_block_tile tile = qem_block_tile_part(&job->blocks, row, first, span);
+        tile.rows = (size_t)rows;
+        tile.out = x;
+        tile.row_stride = ld;
+        job->kernels->decode_blocks(&tile);
+    } else {
+        qem_look_up(job->kernels, stage, args->cols, at, rows, group, last, s->slab, ld);
+        qem_apply_steps(job->kernels, stage, args->cols, at, rows, first, span, x, ld);
+    }
+    for (uint64_t r = 0; args->outliers.count && r < rows; r++)
+        qem_write_outliers(&args->outliers, (at + r) * args->cols + first, span, x + r * ld, &s->outlier);
+    return x;
 }
 
 static void multiply_tile(const qem_product_job *job, const float *w, uint64_t rows, uint64_t first, uint64_t span,
@@ -134,7 +118,7 @@ static void multiply_rows(void *argument, uint64_t begin, uint64_t end, uint32_t
 {
     qem_product_job *job = argument;
     const qem_product_plan *plan = &job->plan;
-    const rows_scratch s = scratch_of(job, thread);
+    rows_scratch s = scratch_of(job, thread);
     memset(s.totals, 0, (size_t)(job->batch * plan->piece_rows) * sizeof(float));
     for (uint64_t pass = begin; pass < end; pass += plan->pass_rows) {
         const uint64_t pass_end = end - pass < plan->pass_rows ? end : pass + plan->pass_rows;
@@ -152,7 +136,7 @@ static void multiply_rows(void *argument, uint64_t begin, uint64_t end, uint32_t
 
 void qem_product_run_rows(qem_product_job *job)
 {
-    qem_parallel_for(job->plan.threads, job->args->rows, job->plan.piece_rows, multiply_rows, job);
+    qem_parallel_for(job->plan.threads, qem_product_rows(job->args), job->plan.piece_rows, multiply_rows, job);
 }
 
 /* ---- codes decoded in registers ---- */
@@ -182,6 +166,7 @@ static void place_codes(const qem_product_job *job, uint64_t row, uint64_t rows,
 {
     const qem_decode_stage *stage = &job->args->stages[0];
     const uint64_t ld = unpacked_groups(stage);
+    row = qem_product_stage_row(job, row);
     if (coded->kind != QEM_CODED_QUADS) {
         coded->row_bytes = (size_t)(stage->groups * stage->code_bits / 8);
         coded->codes = stage->codes + row * coded->row_bytes;
@@ -222,5 +207,5 @@ static void multiply_codes(void *argument, uint64_t begin, uint64_t end, uint32_
 
 void qem_product_run_coded(qem_product_job *job)
 {
-    qem_parallel_for(job->plan.threads, job->args->rows, job->plan.piece_rows, multiply_codes, job);
+    qem_parallel_for(job->plan.threads, qem_product_rows(job->args), job->plan.piece_rows, multiply_codes, job);
 }

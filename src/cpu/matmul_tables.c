@@ -26,7 +26,7 @@ uint64_t qem_product_plan_tables(const qem_matmul_args *args, qem_product_plan *
     plan->table_tile = TILE_BYTES / (plan->table_ld * sizeof(float)) / QEM_TABLE_BLOCK * QEM_TABLE_BLOCK;
     if (plan->table_tile < QEM_TABLE_BLOCK) plan->table_tile = QEM_TABLE_BLOCK;
     const uint64_t row = plan->in_place ? s->groups * s->code_bits / 8 + 1 : unpacked_groups(s) * sizeof(uint32_t);
-    const uint64_t share = qem_round_up(args->rows / (4 * (uint64_t)plan->threads) + 1, LEAST_PIECE);
+    const uint64_t share = qem_round_up(qem_product_rows(args) / (4 * (uint64_t)plan->threads) + 1, LEAST_PIECE);
     plan->piece_rows = qem_round_up(CODES_BYTES / row + 1, LEAST_PIECE);
     if (plan->piece_rows > MOST_PIECE) plan->piece_rows = MOST_PIECE;
     if (plan->piece_rows > share) plan->piece_rows = share;
@@ -61,6 +61,7 @@ typedef struct code_rows {
 static code_rows place_codes(const qem_product_job *job, uint64_t row, uint64_t rows, uint32_t *unpacked)
 {
     const qem_decode_stage *s = &job->args->stages[0];
+    row = qem_product_stage_row(job, row);
     if (job->plan.in_place) {
         const size_t row_bytes = (size_t)(s->groups * s->code_bits / 8);
         return (code_rows){ s->codes + row * row_bytes, row_bytes, s->code_bits };
@@ -77,8 +78,8 @@ static code_rows place_codes(const qem_product_job *job, uint64_t row, uint64_t 
 static const uint8_t *next_codes(const qem_product_job *job, uint64_t begin, size_t row_bytes)
 {
     const uint64_t next = begin + job->plan.threads * job->plan.piece_rows;
-    if (!job->plan.in_place || next + job->plan.piece_rows > job->args->rows) return NULL;
-    return job->args->stages[0].codes + next * row_bytes;
+    if (!job->plan.in_place || next + job->plan.piece_rows > qem_product_rows(job->args)) return NULL;
+    return job->args->stages[0].codes + qem_product_stage_row(job, next) * row_bytes;
 }
 
 static void sum(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
@@ -107,7 +108,7 @@ void qem_product_run_tables(qem_product_job *job)
 {
     const qem_decode_stage *s = &job->args->stages[0];
     qem_parallel_for(job->plan.threads, s->groups, BUILD_FLOATS / (s->k * s->dim) + 1, build, job);
-    qem_parallel_for(job->plan.threads, job->args->rows, job->plan.piece_rows, sum, job);
+    qem_parallel_for(job->plan.threads, qem_product_rows(job->args), job->plan.piece_rows, sum, job);
 }
 
 /* ---- 16 rows of x at a time ----
@@ -126,7 +127,7 @@ typedef struct scratch16 {
 void qem_product_plan_tables16(const qem_matmul_args *args, qem_product_plan *plan)
 {
     const qem_decode_stage *s = &args->stages[0];
-    const uint64_t share = qem_round_up(args->rows / (2 * (uint64_t)plan->threads) + 1, LEAST_PIECE);
+    const uint64_t share = qem_round_up(qem_product_rows(args) / (2 * (uint64_t)plan->threads) + 1, LEAST_PIECE);
     plan->in_place = s->code_bits <= 8 && s->groups * s->code_bits % 8 == 0;
     plan->table_ld = s->k;
     plan->table_tile = QEM_TABLE_BLOCK;
@@ -167,6 +168,7 @@ static code_rows block_codes(const qem_product_job *job, uint64_t row, uint64_t 
                              uint32_t *unpacked)
 {
     const qem_decode_stage *stage = &job->args->stages[0];
+    row = qem_product_stage_row(job, row);
     if (job->plan.in_place) {
         const size_t row_bytes = (size_t)(stage->groups * stage->code_bits / 8);
         return (code_rows){ stage->codes + row * row_bytes + first * stage->code_bits / 8, row_bytes, stage->code_bits };
@@ -197,5 +199,5 @@ static void sum16(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
 
 void qem_product_run_tables16(qem_product_job *job)
 {
-    qem_parallel_for(job->plan.threads, job->args->rows, job->plan.piece_rows, sum16, job);
+    qem_parallel_for(job->plan.threads, qem_product_rows(job->args), job->plan.piece_rows, sum16, job);
 }

@@ -187,6 +187,11 @@ QEM_INLINE vf vtable16_lookup(vtable16 table, vi index)
     return _mm256_blendv_ps(low, high, vi_float(_mm256_slli_epi32(index, 28))); /* by bit 3, brought to the sign */
 }
 
+/* 64 floats: in memory, for there are too few registers. */
+typedef const float *vtable64;
+QEM_INLINE vtable64 vtable64_load(const float *p) { return p; }
+QEM_INLINE vf vtable64_lookup(vtable64 table, vi index) { return vf_gather(table, index); }
+
 QEM_INLINE void vf_unzip(vf a, vf b, vf *left, vf *right)
 {
     const __m256d even = _mm256_castps_pd(_mm256_shuffle_ps(a, b, 0x88)), odd = _mm256_castps_pd(_mm256_shuffle_ps(a, b, 0xdd));

@@ -167,6 +167,20 @@ typedef vf vtable16;
 QEM_INLINE vtable16 vtable16_load(const float *p) { return vf_load(p); }
 QEM_INLINE vf vtable16_lookup(vtable16 table, vi index) { return _mm512_permutexvar_ps(index, table); }
 
+/* 64 floats, which stay where they are as long as the table is in use; bits 0 .. 5 of each lane are the index, the rest 0. */
+typedef struct vtable64 {
+    vtable low, high;
+} vtable64;
+QEM_INLINE vtable64 vtable64_load(const float *p)
+{
+    const vtable64 table = { vtable_load(p), vtable_load(p + 32) };
+    return table;
+}
+QEM_INLINE vf vtable64_lookup(vtable64 table, vi index)
+{
+    return vf_select(vi_gt(index, vi_set1(31)), vtable_lookup(table.high, index), vtable_lookup(table.low, index));
+}
+
 /* 2 x 16 floats that alternate (left, right) <-> 16 left and 16 right ones. */
 QEM_INLINE void vf_unzip(vf a, vf b, vf *left, vf *right)
 {

@@ -8,6 +8,7 @@
 #include <qem/qem.h>
 
 #include "affine_tile.h"
+#include "block_tile.h"
 #include "code_tile.h"
 #include "scale_search.h"
 #include "tiles.h"
@@ -41,6 +42,7 @@
     void qem_end_streaming_##isa(void);                                                                                   \
     void qem_pair_split_##isa(const float *x, size_t pairs, float *small, float *large, uint64_t *bits);                  \
     void qem_pair_merge_##isa(const float *small, const float *large, const uint64_t *bits, size_t pairs, float *x);      \
+    void qem_decode_blocks_##isa(const qem_block_tile *tile);                                                             \
     void qem_affine_##isa(const qem_affine_tile *tile);                                                                   \
     void qem_rotate_rows_##isa(const float *x, size_t ldx, size_t rows, size_t cols, const float *rotation,               \
                                const float *after, float *out, size_t ldo);                                               \
