@@ -176,6 +176,7 @@ typedef struct qem_backend {
     void (*release)(qem_context *, void *device);
     qem_status (*to_device)(qem_context *, void *device, const void *host, uint64_t bytes);
     qem_status (*to_host)(qem_context *, void *host, const void *device, uint64_t bytes);
+    qem_status (*copy)(qem_context *, void *device, const void *other_device, uint64_t bytes);
     qem_status (*zero)(qem_context *, void *device, uint64_t bytes);
 
     /* any view -> f32 matrix (borrowed when it is one already); DATA names the first element that is not finite. `what`
@@ -190,12 +191,16 @@ typedef struct qem_backend {
     qem_status (*scalar_histogram)(qem_context *, const float *x, uint64_t count, double center, uint64_t *counts);
     qem_status (*scalar_step)(qem_context *, const float *x, uint64_t count, const float *thresholds, uint64_t k,
                               double center, int shift, uint64_t *counts, int64_t *sums);
-    /* The same with a weight for each element: sums of w in units of 2^-weight_shift, of w * (x - center) of 2^-shift. */
+    /* The same with a weight for each element: sums of w in units of 2^-weight_shift, of w * (x - center) of 2^-shift; each term
+     * is rounded to that unit (to nearest even). The moments: sums of w, w * d, (w * d) * d with d = x - center, in double, by
+     * chunks of QEM_ERROR_CHUNK elements, each in index order, then the chunks in order. */
     qem_status (*scalar_weighted_histogram)(qem_context *, const float *x, const float *weight, uint64_t count, double center,
                                             int weight_shift, uint64_t *weights);
     qem_status (*scalar_weighted_step)(qem_context *, const float *x, const float *weight, uint64_t count,
                                        const float *thresholds, uint64_t k, double center, int weight_shift, int shift,
                                        uint64_t *weights, int64_t *sums);
+    qem_status (*weighted_moments)(qem_context *, const float *x, const float *weight, uint64_t count, double center,
+                                   double moments[3] /* host */);
     qem_status (*scalar_assign)(qem_context *, const float *x, uint64_t count, const float *thresholds, uint64_t k,
                                 uint32_t *labels /* device */);
 
@@ -238,25 +243,38 @@ typedef struct qem_backend {
      * tables of as many entries as there are units, each may be NULL. Sums in a fixed order. */
     qem_status (*unit_stats)(qem_context *, const float *x, uint64_t rows, uint64_t cols, qem_axis axis, uint64_t block,
                              float *least, float *greatest, double *mean, double *square);
-    /* z = (x - mean[u]) / scale[u] by the steps from the last to the first, each operation rounded once; 0 where a scale is 0.
-     * z may be x. The steps' tables are host memory here. */
+    /* The same of the matrix standardized by the steps, in double: (x - mean[u]) * (1 / scale[u]), 0 where a scale is 0; from the
+     * last to the first. Extremes beyond f32 are the largest floats. The steps' tables are host memory. */
+    qem_status (*standardized_stats)(qem_context *, const float *x, uint64_t rows, uint64_t cols, const qem_decode_affine *steps,
+                                     uint32_t count, qem_axis axis, uint64_t block, float *least, float *greatest, double *mean,
+                                     double *square);
+    /* z = (x - mean[u]) / scale[u] by the steps from the last to the first, each operation rounded once; +0 where a scale is 0.
+     * z may be x; without steps it is a copy. The steps' tables are host memory here. */
     qem_status (*standardize)(qem_context *, const float *x, uint64_t rows, uint64_t cols, const qem_decode_affine *steps,
                               uint32_t count, float *z);
-    /* weight = importance * product of all scale[u]^2; importance: NULL, [cols] or [rows, cols] (importance_rows 0, 1, rows). */
+    /* weight = importance * product of all scale[u]^2 * a power of two that keeps all of them up to 1 (weights count only
+     * against each other), in double, rounded once; importance: NULL, [cols] or [rows, cols] (importance_rows 0, 1, rows). */
     qem_status (*element_weights)(qem_context *, uint64_t rows, uint64_t cols, const qem_decode_affine *steps, uint32_t count,
                                   const float *importance, uint64_t importance_rows, float *weight);
-    /* For each block: the integer q of 1 .. 2^bits - 1 with the least sum of importance * (x - level * scale)^2 over its
-     * elements, each at its nearest of k ascending levels, scale = q * super[block's] / (2^bits - 1); x is the matrix before the
-     * block step. Ties: the lowest q. Blocks of zeros: q = 0. levels, supers, q: host. */
+    /* For each block: the integer q of 0 .. 2^bits - 1 with the least sum of weight * (x - level * scale)^2 over its elements, each
+     * at the nearest of k ascending levels to x / scale (with scale 0 the error is x itself), scale = q * (super[block / per_super]
+     * / (2^bits - 1)); x is the matrix before the block step. Ties: the lowest q, so 0 for a block of zeros. weight may be NULL: 1;
+     * where a block's are all 0, q is as if they were 1. error (may be NULL): those sums. bits 1 .. 8; with bits 1 and per_super
+     * 1 the supers themselves are judged. levels, supers, q, error: host. */
     qem_status (*search_block_scales)(qem_context *, const float *x, const float *weight, uint64_t rows, uint64_t cols,
                                       uint64_t block, uint32_t bits, uint64_t per_super, const float *supers,
-                                      const float *levels, uint64_t k, uint8_t *q);
+                                      const float *levels, uint64_t k, uint8_t *q, double *error);
+
+    /* For each block the scale >= 0 of the least sum of weight * (x - coded * scale)^2 over its elements, in double; 0 where coded
+     * is 0 or points the other way. weight: device, or NULL; scale: host. */
+    qem_status (*fit_block_scales)(qem_context *, const float *x, const float *coded, const float *weight, uint64_t rows,
+                                   uint64_t cols, uint64_t block, float *scale);
 
     /* ---- outliers ---- */
 
-    /* The `count` elements of the largest |x - mean[column]| * inverse[column] (f32 products, ties to the lowest index), or, with
-     * count UINT64_MAX, all with a score above `threshold`; index: host, row-major, ascending, *found of them. With index NULL
-     * they are only counted. */
+    /* The `count` elements of the largest |x - mean[column]| * inverse[column] (a difference and a product of f32; NaN is 0; ties
+     * to the lowest index), or, with count UINT64_MAX, all with a score above `threshold`. index: host, row-major, ascending,
+     * *found of them; with NULL they are only counted. mean, inverse: host. */
     qem_status (*select_outliers)(qem_context *, const float *x, uint64_t rows, uint64_t cols, const float *mean,
                                   const float *inverse, uint64_t count, float threshold, uint64_t *index, uint64_t *found);
     /* x[index[i]] = value[i]; gather: value[i] = x[index[i]]. index and value are host memory. */

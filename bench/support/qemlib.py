@@ -8,7 +8,8 @@ import os
 from ctypes import (POINTER, Structure, byref, c_char, c_char_p, c_double, c_int, c_size_t, c_uint32,
                     c_uint64, c_void_p)
 
-METHODS = {"rtn": 1, "lloydmax": 2, "vq": 3, "pq": 4, "hyperchr": 5, "qet": 6}
+METHODS = {"rtn": 1, "lloydmax": 2, "vq": 3, "pq": 4, "hyperchr": 5, "qet": 6, "grid": 7, "nf": 8, "opq": 9, "lopq": 10,
+           "auto": 11}
 DTYPES = {"float32": 1, "float16": 2, "float64": 4, "uint8": 5}
 F32, F16 = 1, 2
 
@@ -42,13 +43,18 @@ class Recipe(Parameters):
     _fields_ = [("size", c_size_t), ("version", c_uint32), ("method", c_int), ("ratio", c_double), ("bits", c_double),
                 ("k", c_uint64), ("dim", c_uint32), ("intervals", c_uint32), ("levels", c_uint32), ("codebook", c_int),
                 ("iterations", c_uint32), ("restarts", c_uint32), ("tolerance", c_double), ("accounting", c_int),
-                ("reserved32", c_uint32), ("reserved", c_uint64 * 24)]
-    defaults = {"levels": 0xFFFFFFFF, "codebook": F32, "iterations": 20, "restarts": 1}
+                ("assign", c_int), ("refine", c_uint32), ("codebook_bits", c_uint32), ("standardize", c_uint32),
+                ("standardize_block", c_uint32), ("params", c_uint32), ("means", c_int), ("outliers", c_double),
+                ("outlier_sigma", c_double), ("grid_axis", c_int), ("grid_block", c_uint32), ("rotation_start", c_int),
+                ("cells", c_uint32), ("allocation", c_int), ("mixed", c_uint32), ("effort", c_uint32), ("reserved32", c_uint32),
+                ("residual", c_void_p), ("share", c_double), ("importance", c_void_p), ("reserved", c_uint64 * 12)]
+    defaults = {"levels": 0xFFFFFFFF, "codebook": F32, "iterations": 20, "restarts": 1, "effort": 1}
 
 
 class Parts(Structure):
-    _fields_ = [(name, c_uint64) for name in ("codes", "codebook", "codebook_scale", "swap_map", "scale", "mean",
-                                              "rotation", "coarse", "outlier_index", "outlier_value")] + [("reserved", c_uint64 * 6)]
+    _fields_ = [(name, c_uint64) for name in ("codes", "codebook", "codebook_scale", "swap_map", "scale", "mean", "rotation",
+                                              "coarse", "outlier_index", "outlier_value", "group_bits")]
+    _fields_ += [("reserved", c_uint64 * 5)]
 
 
 class Metrics(Parameters):
@@ -90,6 +96,7 @@ PROTOTYPES = {
     "qem_kmeans": [c_void_p, POINTER(View), c_uint64, POINTER(KmeansParams), c_void_p, c_void_p, POINTER(c_uint64),
                    POINTER(c_double)],
     "qem_quantiles": [c_void_p, POINTER(View), c_uint32, c_uint32, c_void_p],
+    "qem_swap_forward": [c_void_p, POINTER(View), c_uint32, c_void_p, c_void_p],
     "qem_matmul": [c_void_p, c_void_p, c_uint64, c_int, c_void_p, c_uint64, c_int, c_void_p, c_uint64, c_void_p, c_uint64],
 }
 
@@ -162,6 +169,17 @@ class Library:
         self.call("qem_kmeans", byref(view_of(points)), k, byref(KmeansParams(iterations=iterations)),
                   centroids.ctypes.data, None, byref(used), byref(objective))
         return objective.value
+
+    def swap(self, array, levels):
+        """The matrix after QET's pair swap, parts in depth-first order."""
+        if not self.has("qem_swap_map_bytes"):
+            raise Missing("this libqem has no qem_swap_map_bytes")
+        self.dll.qem_swap_map_bytes.argtypes = [c_uint64, c_uint64, c_uint32]
+        self.dll.qem_swap_map_bytes.restype = c_uint64
+        ordered = array.astype("float32")
+        swapped = (c_char * self.dll.qem_swap_map_bytes(*array.shape, levels))()
+        self.call("qem_swap_forward", byref(view_of(array)), levels, ordered.ctypes.data, swapped)
+        return ordered
 
     def quantiles(self, array, intervals, cuts):
         self.call("qem_quantiles", byref(view_of(array)), 1, intervals, cuts.ctypes.data)

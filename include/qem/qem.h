@@ -374,7 +374,7 @@ typedef struct qem_plan {
     uint32_t intervals;       /* hyperchr: l (0 while it is open: default l without data); other methods 0 or 1 */
     uint32_t levels;
     qem_dtype codebook;
-    uint32_t reserved32;
+    uint32_t stages;          /* residual layers and mixed rates have more than one: k, dim, ... are those of the first */
     uint64_t cells;           /* hyperchr with data: non-empty cells, else 0 */
     qem_parts parts;
     uint64_t stored_bytes;
@@ -390,8 +390,9 @@ typedef struct qem_plan {
 
 /*
  * Says what `recipe` costs for a matrix of the shape of `view`, without fitting. With view->data NULL only the shape is
- * used; with data the caps are found too (k never exceeds the distinct sub-vectors of the largest group or of all cells;
- * hyperchr's cells and default intervals), and the result is what qem_quantize stores.
+ * used (means that are stored only where they pay are counted as stored); with data the caps are found too (k never exceeds
+ * the distinct sub-vectors of the largest group or of all cells; hyperchr's cells and default intervals), and the result is
+ * what qem_quantize stores. Residual layers are planned by their shape in both cases.
  * Errors: ARGUMENT (k above the number of sub-vectors, ...), BUDGET (nothing fits), DATA, MEMORY.
  */
 QEM_API qem_status qem_make_plan(qem_context *context, const qem_view *view, const qem_recipe *recipe, qem_plan *plan);
@@ -420,7 +421,7 @@ typedef struct qem_metrics {
 /*
  * Quantizes the matrix. `name` is the tensor's name in files (UTF-8, 1..255 bytes; NULL = "tensor"). `artifact` is owned
  * by the caller, who ends it with qem_artifact_destroy; it holds no reference to the view or the context. Its metrics are
- * computed against `view` on the way. Memory beyond input and artifact, in copies of the input as f32: the points of one
+ * computed against `view` on the way. With QEM_METHOD_AUTO the artifact's recipe is the one that qem_search found. Memory beyond input and artifact, in copies of the input as f32: the points of one
  * group or cell and 3/dim for codes and cells; vq about 1 + 5/dim; one more for swap levels, one for inputs that are not
  * contiguous f32; refining passes about three more codebooks, and sums of k * (dim + 1) words of 8 bytes for each thread as
  * long as those of all threads are no larger than the input, else once.
@@ -437,6 +438,32 @@ QEM_API qem_status qem_quantize(qem_context *context, const qem_view *view, cons
  */
 QEM_API qem_status qem_encode(qem_context *context, const qem_artifact *base, const qem_view *view, const char *name,
                               qem_artifact **artifact);
+
+/* One recipe that a search has tried. */
+typedef struct qem_trial {
+    size_t size;
+    uint32_t version;
+    qem_status status;       /* QEM_OK, or why it is out: BUDGET, ARGUMENT, RANGE, ... */
+    qem_recipe recipe;       /* with the budget as asked */
+    double mse;              /* on the sample, carried over to the whole matrix; NaN without status OK */
+    double final_mse;        /* of the whole matrix where it was fitted on all of it, else NaN */
+    double seconds;          /* of all its fits */
+    uint64_t reserved[8];
+} qem_trial;
+#define QEM_TRIAL_INIT { sizeof(qem_trial), 1, QEM_OK, QEM_RECIPE_INIT, 0.0, 0.0, 0.0, { 0 } }
+#define QEM_MOST_TRIALS 96
+
+/*
+ * Finds the recipe of least mean squared error for a budget: what qem_quantize does with QEM_METHOD_AUTO before it fits. `recipe`
+ * gives the budget (ratio or bits), iterations, restarts, tolerance, importance, params if set, and effort: 0 tries the few
+ * recipes that win most often on a small sample, 1 (default) all blocks on 2^18 elements, 2 on 2^20 and fits the three best on
+ * the whole matrix, 3 on all of it. The other fields must be at their defaults. Samples are spread rows (columns, where each group has a codebook), the same
+ * for every thread count; so is the result.
+ * best: the recipe found, its importance borrowed as before. trials: room for QEM_MOST_TRIALS, or NULL; *trial_count of them are
+ * filled, the best first, then by mse. Errors: ARGUMENT, BUDGET (nothing fits), DATA, MEMORY, CANCELLED.
+ */
+QEM_API qem_status qem_search(qem_context *context, const qem_view *view, const qem_recipe *recipe, qem_recipe *best,
+                              qem_trial *trials, uint32_t *trial_count);
 
 /* Ends an artifact and sets *artifact to NULL. NULL and *NULL are ignored. */
 QEM_API void qem_artifact_destroy(qem_artifact **artifact);

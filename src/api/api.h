@@ -17,29 +17,54 @@
 /* Shape, strides and type of a view; data may be NULL when `data_needed` is 0. `what` names it in the message. */
 qem_status qem_check_view(qem_context *context, const qem_view *view, const char *what, int data_needed);
 
-/* Checks a recipe against a shape and fills in the method's defaults. */
-qem_status qem_resolve_recipe(qem_context *context, const qem_recipe *recipe, uint64_t rows, uint64_t cols,
-                              const qem_method_ops **ops, qem_recipe *resolved);
+/* Checks a recipe and its residuals against a shape. */
+qem_status qem_check_recipe(qem_context *context, const qem_recipe *recipe, uint64_t rows, uint64_t cols);
+/* One link of the chain: its method, and the recipe with the method's defaults filled in. */
+qem_status qem_resolve_layer(qem_context *context, const qem_recipe *recipe, uint64_t rows, uint64_t cols,
+                             const qem_method_ops **ops, qem_recipe *resolved);
 
-/* k and bytes by the shape alone. */
-qem_status qem_plan_shape(qem_context *context, const qem_method_ops *ops, const qem_recipe *resolved, uint64_t rows,
-                          uint64_t cols, qem_plan *plan);
-/* Bytes by part once k is final. */
-void qem_plan_parts(const qem_method_ops *ops, const qem_recipe *resolved, qem_plan *plan);
+/* ---- the planner (plan.c) ---- */
 
-/* A fit up to the end of its partition: matrix loaded, swapped, cut; k final. Released by qem_fit_end in any case. */
-typedef struct qem_fit_state {
-    qem_fit fit;
-    const qem_method_ops *ops;
-    qem_plan plan;
-    qem_matrix matrix;
-    float *ordered;          /* device, the swapped matrix */
-    uint8_t *swap_map;       /* device */
-    uint64_t swap_map_bytes;
-} qem_fit_state;
+typedef struct qem_range_plan {
+    uint64_t row_begin, row_end, k;
+} qem_range_plan;
 
-qem_status qem_fit_begin(qem_context *context, const qem_view *view, const qem_recipe *recipe, qem_fit_state *state);
-void qem_fit_end(qem_context *context, qem_fit_state *state);
+typedef struct qem_layer_plan {
+    uint32_t range_count;
+    qem_range_plan range[2];
+    uint32_t affine_count;
+    qem_affine affine[QEM_MOST_AFFINE]; /* sizes alone */
+    double budget_share;                /* for messages: this layer's part of what is left; 0 = all */
+    uint64_t outlier_bytes;             /* for messages: taken before the layer */
+} qem_layer_plan;
+
+/* Bits that the recipe's ratio or bits allow; the part of `left` that is for the first layer of a chain. */
+double qem_budget_bits(const qem_recipe *recipe, uint64_t rows, uint64_t cols);
+double qem_layer_budget(const qem_recipe *resolved, double left);
+/* The steps of a layer by the shape alone, means as if stored. */
+void qem_plan_steps(const qem_method_ops *ops, const qem_recipe *resolved, uint64_t rows, uint64_t cols, qem_layer_plan *plan);
+/* Ranges and k for `budget` bits, the steps of `plan` to be paid from it; or the explicit k. BUDGET says what is too large. */
+qem_status qem_plan_layer(qem_context *context, const qem_method_ops *ops, const qem_recipe *resolved, uint64_t rows, uint64_t cols,
+                          double budget, qem_layer_plan *plan);
+
+/* A qem_plan, layer by layer; the layers from `recipe` on by the shape alone, with `left` bits for them. */
+void qem_plan_begin(const qem_recipe *recipe, uint64_t rows, uint64_t cols, qem_plan *plan);
+void qem_plan_add_outliers(const qem_outliers *outliers, qem_plan *plan);
+void qem_plan_add_layer(const qem_method_ops *ops, const qem_recipe *resolved, const qem_layer_plan *layer, qem_plan *plan);
+qem_status qem_plan_rest(qem_context *context, const qem_recipe *recipe, double left, qem_plan *plan);
+/* The plan with the data looked at (quantize.c). */
+qem_status qem_plan_data(qem_context *context, const qem_view *view, const qem_recipe *recipe, qem_plan *plan);
+
+/* One layer of a recipe that has been checked, with ranges and k given instead of a budget. */
+qem_status qem_quantize_as_planned(qem_context *context, const qem_view *view, const qem_recipe *recipe,
+                                   const qem_layer_plan *plan, qem_artifact **artifact);
+
+/* The recipes that a search tries for so many bits an element (candidates.c), and how many. */
+uint32_t qem_search_candidates(const qem_recipe *asked, uint64_t rows, uint64_t cols, double bits, qem_recipe list[QEM_MOST_TRIALS]);
+
+/* qem_search, the matrix quantized by the recipe found where `artifact` is not NULL. */
+qem_status qem_search_and_fit(qem_context *context, const qem_view *view, const qem_recipe *recipe, qem_recipe *best,
+                              qem_trial *trials, uint32_t *trial_count, qem_artifact **artifact);
 
 /* Metrics of an artifact against a loaded matrix. */
 qem_status qem_measure(qem_context *context, const qem_matrix *original, const qem_artifact *artifact, qem_metrics *metrics);
@@ -51,5 +76,7 @@ uint64_t qem_decode_stages(const qem_artifact *artifact, uint64_t row, qem_decod
 /* Decodes rows to device memory. */
 qem_status qem_decode_rows(qem_context *context, const qem_artifact *artifact, uint64_t row_begin, uint64_t row_end,
                            qem_dtype dtype, void *out, uint64_t row_stride, int *overflow);
+/* x -= layer `index` of the artifact, decoded; x: device, [rows, cols]. */
+qem_status qem_subtract_layer(qem_context *context, const qem_artifact *artifact, uint32_t index, float *x);
 
 #endif

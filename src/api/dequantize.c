@@ -98,12 +98,34 @@ qem_status qem_dequantize(qem_context *context, const qem_artifact *artifact, ui
     return QEM_OK;
 }
 
-/* ---- metrics ---- */
+/* ---- what a layer leaves over ---- */
 
 static uint64_t rows_at_once(uint64_t cols)
 {
     return cols >= MEASURE_ELEMENTS ? 1 : MEASURE_ELEMENTS / cols;
 }
+
+qem_status qem_subtract_layer(qem_context *context, const qem_artifact *artifact, uint32_t index, float *x)
+{
+    qem_artifact alone = *artifact;
+    const uint64_t cols = artifact->cols, step = rows_at_once(cols);
+    void *decoded;
+    alone.layers = &artifact->layers[index];
+    alone.layer_count = 1;
+    memset(&alone.outliers, 0, sizeof alone.outliers);
+    QEM_TRY(context->backend->alloc(context, (step < artifact->rows ? step : artifact->rows) * cols, sizeof(float), &decoded));
+    qem_status status = QEM_OK;
+    for (uint64_t row = 0; row < artifact->rows && status == QEM_OK; row += step) {
+        const uint64_t end = artifact->rows - row < step ? artifact->rows : row + step;
+        int overflow;
+        status = qem_decode_rows(context, &alone, row, end, QEM_DTYPE_F32, decoded, cols, &overflow);
+        if (status == QEM_OK) status = context->backend->subtract(context, x + row * cols, decoded, (end - row) * cols);
+    }
+    context->backend->release(context, decoded);
+    return status;
+}
+
+/* ---- metrics ---- */
 
 static void add_sums(qem_error_sums *total, const qem_error_sums *part)
 {

@@ -3,115 +3,27 @@
 #include <string.h>
 
 #include "../core/fixed.h"
-#include "api.h"
+#include "../methods/outliers.h"
+#include "../methods/standardize.h"
+#include "layer.h"
 
-#define MOST_DIM 65535
-#define MOST_INTERVALS 255
-#define MOST_RESTARTS 1000
-#define MOST_ELEMENTS ((uint64_t)1 << 48)
-#define MOST_SUBVECTORS ((uint64_t)1 << 32)
+/* ---- what a recipe is charged ---- */
 
-qem_status qem_check_view(qem_context *context, const qem_view *view, const char *what, int data_needed)
+static int varies(const qem_method_ops *ops, const qem_recipe *r)
 {
-    QEM_CHECK_STRUCT(context, view, qem_view);
-    if (view->rows < 1 || view->cols < 1)
-        return qem_fail(context, QEM_ERR_ARGUMENT, "%s: %llu x %llu is empty; at least one row and one column are needed", what,
-                        (unsigned long long)view->rows, (unsigned long long)view->cols);
-    if (view->rows >= MOST_ELEMENTS || view->cols >= MOST_ELEMENTS || view->rows > (MOST_ELEMENTS - 1) / view->cols)
-        return qem_fail(context, QEM_ERR_ARGUMENT, "%s: %llu x %llu exceeds 2^48 elements", what,
-                        (unsigned long long)view->rows, (unsigned long long)view->cols);
-    if (data_needed && !view->data) return qem_fail(context, QEM_ERR_ARGUMENT, "%s: data is NULL", what);
-    if (view->dtype < QEM_DTYPE_F32 || view->dtype > QEM_DTYPE_U8)
-        return qem_fail(context, QEM_ERR_ARGUMENT, "%s: elements of type %s; a matrix has f32, f16, bf16, f64 or u8", what,
-                        qem_dtype_name(view->dtype));
-    return QEM_OK;
+    return r->allocation == QEM_ALLOCATION_VARIANCE && ops->kind == QEM_CODEBOOK_PER_GROUP;
 }
 
-static qem_status check_budget(qem_context *context, const qem_recipe *r)
-{
-    const int set = (r->ratio != 0.0) + (r->bits != 0.0) + (r->k != 0);
-    if (set != 1)
-        return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: exactly one of ratio, bits and k is to be set, %d are", set);
-    if (!(r->ratio >= 0.0) || isinf(r->ratio) || !(r->bits >= 0.0) || isinf(r->bits))
-        return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: ratio %g and bits %g must be positive and finite", r->ratio, r->bits);
-    return QEM_OK;
-}
-
-static qem_status check_numbers(qem_context *context, const qem_recipe *r)
-{
-    if (r->codebook != QEM_DTYPE_F32 && r->codebook != QEM_DTYPE_F16)
-        return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: a codebook is stored as f32 or f16, not as %s",
-                        qem_dtype_name(r->codebook));
-    if (r->restarts < 1 || r->restarts > MOST_RESTARTS)
-        return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: restarts %u is outside 1 .. %d", r->restarts, MOST_RESTARTS);
-    if (!(r->tolerance >= 0.0 && r->tolerance < 1.0))
-        return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: tolerance %g is outside [0, 1)", r->tolerance);
-    if (r->accounting != QEM_ACCOUNTING_HONEST && r->accounting != QEM_ACCOUNTING_PAPER)
-        return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: accounting %d is unknown", (int)r->accounting);
-    if (r->accounting == QEM_ACCOUNTING_PAPER && r->codebook != QEM_DTYPE_F32)
-        return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: the papers' accounting counts f32 codebooks; codebook f16 contradicts it");
-    for (size_t i = 0; i < sizeof r->reserved / sizeof r->reserved[0]; i++)
-        if (r->reserved[i] || r->reserved32)
-            return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: a reserved field is set; this version knows no use of it");
-    return QEM_OK;
-}
-
-static qem_status resolve_dim(qem_context *context, const qem_method_ops *ops, qem_recipe *r, uint64_t rows, uint64_t cols)
-{
-    if (r->dim == 0) r->dim = ops->default_dim;
-    if (ops->scalar && r->dim != 1)
-        return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: %s is scalar, dim %u is not 1", ops->name, r->dim);
-    if (r->dim > MOST_DIM) return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: dim %u is above %d", r->dim, MOST_DIM);
-    if (rows * ((cols + r->dim - 1) / r->dim) >= MOST_SUBVECTORS)
-        return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: %llu rows of %llu sub-vectors are 2^32 or more",
-                        (unsigned long long)rows, (unsigned long long)((cols + r->dim - 1) / r->dim));
-    return QEM_OK;
-}
-
-static qem_status resolve_blocks(qem_context *context, const qem_method_ops *ops, qem_recipe *r)
-{
-    if (r->levels == QEM_LEVELS_DEFAULT) r->levels = ops->default_levels;
-    if (r->levels > 8) return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: %u swap levels are more than 8", r->levels);
-    if (r->intervals && !ops->intervals)
-        return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: intervals have no meaning for %s", ops->name);
-    if ((r->assign || r->refine) && !ops->intervals)
-        return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: %s have no meaning for %s, which has no cells",
-                        r->refine ? "refining passes" : "assignments", ops->name);
-    if (r->assign != QEM_ASSIGN_CELL && r->assign != QEM_ASSIGN_GLOBAL)
-        return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: assignment %d is unknown", (int)r->assign);
-    if (r->intervals > MOST_INTERVALS)
-        return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: %u intervals are more than %d", r->intervals, MOST_INTERVALS);
-    return QEM_OK;
-}
-
-qem_status qem_resolve_recipe(qem_context *context, const qem_recipe *recipe, uint64_t rows, uint64_t cols,
-                              const qem_method_ops **ops, qem_recipe *resolved)
-{
-    QEM_CHECK_STRUCT(context, recipe, qem_recipe);
-    *ops = qem_method_find(recipe->method);
-    if (!*ops) return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: method %d is unknown", (int)recipe->method);
-    *resolved = *recipe;
-    QEM_TRY(check_budget(context, recipe));
-    QEM_TRY(check_numbers(context, recipe));
-    QEM_TRY(resolve_dim(context, *ops, resolved, rows, cols));
-    return resolve_blocks(context, *ops, resolved);
-}
-
-/* ---- bytes ---- */
-
-/* Bits that a recipe is charged for k centroids under its accounting. */
+/* Bits that the codes, codebook, maps and rotations of some rows are charged for k centroids under the recipe's accounting. */
 static double charged_bits(const qem_method_ops *ops, const qem_recipe *r, uint64_t rows, uint64_t cols, uint64_t k)
 {
-    if (r->accounting == QEM_ACCOUNTING_HONEST) return 8.0 * (double)qem_recipe_bytes(ops->kind, rows, cols, r, k);
-    const double codes = (double)rows * (double)((cols + r->dim - 1) / r->dim);
-    return codes * log2((double)k) + 32.0 * (double)qem_codebook_floats(ops->kind, cols, r->dim, k) +
-           8.0 * (double)qem_swap_map_bytes(rows, cols, r->levels) + (ops->kind == QEM_CODEBOOK_UNIFORM ? 64.0 : 0.0);
-}
-
-static double budget_bits(const qem_recipe *r, uint64_t rows, uint64_t cols)
-{
-    const double elements = (double)rows * (double)cols;
-    return r->ratio > 0.0 ? elements * 32.0 / r->ratio : elements * r->bits;
+    const uint64_t groups = (cols + r->dim - 1) / r->dim;
+    const double widths = varies(ops, r) ? 8.0 * (double)groups : 0.0;
+    if (r->accounting == QEM_ACCOUNTING_HONEST) return widths + 8.0 * (double)qem_recipe_bytes(ops->kind, rows, cols, r, k);
+    const double codes = (double)rows * (double)groups, fixed = 8.0 * (double)qem_recipe_bytes(ops->kind, rows, cols, r, 1);
+    const double books = (double)qem_codebook_floats(ops->kind, cols, r->dim, k) * (double)(r->cells > 1 ? r->cells : 1);
+    const double book = (double)qem_codebook_floats(ops->kind, cols, r->dim, 1) * (double)(r->cells > 1 ? r->cells : 1);
+    return widths + codes * log2((double)k) + 32.0 * (books - book) + fixed;
 }
 
 /* The largest k <= most with charged_bits <= budget, or 0; the charge grows with k. */
@@ -134,38 +46,143 @@ static uint64_t largest_k(const qem_method_ops *ops, const qem_recipe *r, uint64
     return low;
 }
 
-static qem_status nothing_fits(qem_context *context, const qem_method_ops *ops, const qem_recipe *r, uint64_t rows,
-                               uint64_t cols, double budget)
+static uint64_t most_centroids(const qem_method_ops *ops, const qem_recipe *r, uint64_t rows, uint64_t cols)
 {
-    const uint64_t map = qem_swap_map_bytes(rows, cols, r->levels);
-    const uint64_t codebook = (r->codebook == QEM_DTYPE_F16 ? 2 : 4) * qem_codebook_floats(ops->kind, cols, r->dim, 1);
-    const double least = charged_bits(ops, r, rows, cols, 1);
-    const char *part = map > codebook ? "swap_map" : codebook ? "codebook" : "scale and mean";
-    const uint64_t bytes = map > codebook ? map : codebook ? codebook : 2 * sizeof(float);
+    const uint64_t points = ops->kind == QEM_CODEBOOK_PER_GROUP ? rows : rows * ((cols + r->dim - 1) / r->dim);
+    return ops->power_of_two || points > ops->most_k ? ops->most_k : points;
+}
+
+/* ---- mixed rates ---- */
+
+/* Mean squared error at a high rate is proportional to k^(-2/dim). */
+static double expected_error(const qem_recipe *r, double k)
+{
+    return pow(k, -2.0 / (double)r->dim);
+}
+
+/* The most rows that can take k_high where the rest takes k_low; 0 if even k_low alone does not fit. */
+static uint64_t most_high_rows(const qem_method_ops *ops, const qem_recipe *r, uint64_t rows, uint64_t cols, uint64_t k_low,
+                               uint64_t k_high, double budget)
+{
+    uint64_t low = 0, high = rows - 1;
+    while (low < high) {
+        const uint64_t middle = low + (high - low + 1) / 2;
+        if (charged_bits(ops, r, middle, cols, k_high) + charged_bits(ops, r, rows - middle, cols, k_low) <= budget)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    return low;
+}
+
+/* Two neighbouring widths of codes, where they are expected to beat one k for all rows. */
+static void mix_rates(const qem_method_ops *ops, const qem_recipe *r, uint64_t rows, uint64_t cols, double budget,
+                      qem_layer_plan *plan)
+{
+    double best = plan->range[0].k ? expected_error(r, (double)plan->range[0].k) : INFINITY;
+    for (uint32_t bits = 0; bits < 24 && ((uint64_t)2 << bits) <= ops->most_k; bits++) {
+        const uint64_t k_low = (uint64_t)1 << bits, k_high = k_low * 2;
+        const uint64_t high = most_high_rows(ops, r, rows, cols, k_low, k_high, budget);
+        if (high == 0 || k_high > most_centroids(ops, r, high, cols) || k_low > most_centroids(ops, r, rows - high, cols)) continue;
+        const double share = (double)high / (double)rows;
+        const double error = share * expected_error(r, (double)k_high) + (1.0 - share) * expected_error(r, (double)k_low);
+        if (error >= best) continue;
+        best = error;
+        plan->range_count = 2;
+        plan->range[0] = (qem_range_plan){ 0, high, k_high };
+        plan->range[1] = (qem_range_plan){ high, rows, k_low };
+    }
+}
+
+/* ---- a layer ---- */
+
+void qem_plan_steps(const qem_method_ops *ops, const qem_recipe *r, uint64_t rows, uint64_t cols, qem_layer_plan *plan)
+{
+    memset(plan->affine, 0, sizeof plan->affine);
+    plan->affine_count = 0;
+    if (ops->units) {
+        qem_affine *a = &plan->affine[plan->affine_count++];
+        *a = qem_affine_make(r->grid_axis, r->grid_block, r->params, rows, cols);
+        a->has_scale = 1;
+        a->has_mean = ops->units_have_means;
+    }
+    plan->affine_count += qem_standardize_shape(rows, cols, r, plan->affine + plan->affine_count);
+}
+
+static uint64_t step_bytes(const qem_layer_plan *plan)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < plan->affine_count; i++) bytes += qem_affine_bytes(&plan->affine[i]);
+    return bytes;
+}
+
+static void add_parts(const qem_parts *more, qem_parts *parts)
+{
+    const uint64_t *from = (const uint64_t *)more;
+    uint64_t *to = (uint64_t *)parts;
+    for (size_t i = 0; i < sizeof *parts / sizeof *to; i++) to[i] += from[i];
+}
+
+static void plan_layer_parts(const qem_method_ops *ops, const qem_recipe *r, uint64_t rows, uint64_t cols, const qem_layer_plan *plan,
+                             qem_parts *parts)
+{
+    qem_layer layer = { .stage_count = plan->range_count, .affine_count = plan->affine_count };
+    qem_stage stages[2];
+    uint8_t widths;
+    memcpy(layer.affine, plan->affine, sizeof layer.affine);
+    for (uint32_t i = 0; i < plan->range_count; i++) {
+        stages[i] = qem_recipe_stage(ops->kind, cols, r, plan->range[i].k);
+        stages[i].row_begin = plan->range[i].row_begin;
+        stages[i].row_end = plan->range[i].row_end;
+        qem_stage_sizes(&stages[i], cols);
+        if (varies(ops, r)) stages[i].group_bits = &widths; /* only its being there counts */
+    }
+    qem_artifact artifact = { .rows = rows, .cols = cols, .stage_count = plan->range_count, .stages = stages, .layer_count = 1,
+                              .layers = &layer };
+    qem_parts made;
+    uint64_t bytes;
+    qem_artifact_parts(&artifact, &made, &bytes);
+    add_parts(&made, parts);
+}
+
+/* The part of most bytes at one centroid, codes apart. */
+static const char *largest_part(const qem_parts *parts, uint64_t *bytes)
+{
+    const struct {
+        const char *name;
+        uint64_t bytes;
+    } list[] = { { "codebook", parts->codebook + parts->codebook_scale }, { "swap_map", parts->swap_map },
+                 { "rotation", parts->rotation + parts->coarse },         { "scale and mean", parts->scale + parts->mean },
+                 { "outliers", parts->outlier_index + parts->outlier_value }, { "widths of groups", parts->group_bits } };
+    size_t most = 0;
+    for (size_t i = 1; i < sizeof list / sizeof list[0]; i++)
+        if (list[i].bytes > list[most].bytes) most = i;
+    *bytes = list[most].bytes;
+    return list[most].name;
+}
+
+static qem_status nothing_fits(qem_context *context, const qem_method_ops *ops, const qem_recipe *r, uint64_t rows, uint64_t cols,
+                               const qem_layer_plan *plan, double budget)
+{
+    qem_layer_plan one = *plan;
+    qem_parts parts;
+    uint64_t bytes;
+    memset(&parts, 0, sizeof parts);
+    one.range_count = 1;
+    one.range[0] = (qem_range_plan){ 0, rows, 1 };
+    plan_layer_parts(ops, r, rows, cols, &one, &parts);
+    parts.outlier_index += plan->outlier_bytes;
+    const char *part = largest_part(&parts, &bytes);
+    const double least = charged_bits(ops, r, rows, cols, 1) + 8.0 * (double)(step_bytes(plan) + plan->outlier_bytes);
+    const double share = plan->budget_share > 0.0 ? plan->budget_share : 1.0;
     return qem_fail(context, QEM_ERR_BUDGET,
-                    "%s: the budget is %.0f bytes, but one centroid takes %.0f, %llu of them for the %s; the largest ratio that "
-                    "fits is %.6g", ops->name, floor(budget / 8.0), ceil(least / 8.0), (unsigned long long)bytes, part,
-                    qem_six_digits_below((double)rows * (double)cols * 32.0 / least));
+                    "%s: the budget%s is %.0f bytes, but one centroid takes %.0f, %llu of them for the %s; the largest ratio that "
+                    "fits is %.6g", ops->name, share < 1.0 ? " of this layer" : "", floor(budget / 8.0), ceil(least / 8.0),
+                    (unsigned long long)bytes, part,
+                    qem_six_digits_below((double)rows * (double)cols * 32.0 * share / least));
 }
 
-void qem_plan_parts(const qem_method_ops *ops, const qem_recipe *r, qem_plan *plan)
-{
-    memset(&plan->parts, 0, sizeof plan->parts);
-    plan->code_bits = qem_code_bits(plan->k);
-    plan->intervals = ops->intervals ? r->intervals : 0;
-    plan->parts.codes = qem_bit_stream_bytes(plan->rows * plan->groups, plan->code_bits);
-    plan->parts.codebook = (r->codebook == QEM_DTYPE_F16 ? 2 : 4) * qem_codebook_floats(ops->kind, plan->cols, r->dim, plan->k);
-    plan->parts.swap_map = qem_swap_map_bytes(plan->rows, plan->cols, r->levels);
-    if (ops->kind == QEM_CODEBOOK_UNIFORM) plan->parts.scale = plan->parts.mean = sizeof(float);
-    plan->stored_bytes = plan->parts.codes + plan->parts.codebook + plan->parts.swap_map + plan->parts.scale + plan->parts.mean;
-    if (r->k) plan->budget_bytes = plan->stored_bytes;
-    const double elements = (double)plan->rows * (double)plan->cols;
-    plan->bits_per_element = 8.0 * (double)plan->stored_bytes / elements;
-    plan->ratio = 4.0 * elements / (double)plan->stored_bytes;
-}
-
-static qem_status explicit_k(qem_context *context, const qem_method_ops *ops, const qem_recipe *r, uint64_t rows,
-                             uint64_t groups)
+static qem_status explicit_k(qem_context *context, const qem_method_ops *ops, const qem_recipe *r, uint64_t rows, uint64_t groups)
 {
     if (r->k > ops->most_k)
         return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: k %llu is above the %llu of %s", (unsigned long long)r->k,
@@ -174,58 +191,132 @@ static qem_status explicit_k(qem_context *context, const qem_method_ops *ops, co
         if (r->k & (r->k - 1))
             return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: %s has 2^b levels, k %llu is no power of two", ops->name,
                             (unsigned long long)r->k);
-        return QEM_OK;
+    } else {
+        const uint64_t most = ops->kind == QEM_CODEBOOK_PER_GROUP ? rows : rows * groups;
+        if (r->k > most)
+            return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: k %llu is above the %llu sub-vectors of %s", (unsigned long long)r->k,
+                            (unsigned long long)most, ops->kind == QEM_CODEBOOK_PER_GROUP ? "a group" : "the matrix");
     }
-    const uint64_t most = ops->kind == QEM_CODEBOOK_PER_GROUP ? rows : rows * groups;
-    if (r->k > most)
-        return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: k %llu is above the %llu sub-vectors of %s", (unsigned long long)r->k,
-                        (unsigned long long)most, ops->kind == QEM_CODEBOOK_PER_GROUP ? "a group" : "the matrix");
+    if (r->k < ops->least_k)
+        return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: k %llu is below the %llu of %s", (unsigned long long)r->k,
+                        (unsigned long long)ops->least_k, ops->name);
     return QEM_OK;
 }
 
-qem_status qem_plan_shape(qem_context *context, const qem_method_ops *ops, const qem_recipe *r, uint64_t rows, uint64_t cols,
-                          qem_plan *plan)
+qem_status qem_plan_layer(qem_context *context, const qem_method_ops *ops, const qem_recipe *r, uint64_t rows, uint64_t cols,
+                          double budget, qem_layer_plan *plan)
+{
+    plan->range_count = 1;
+    plan->range[0] = (qem_range_plan){ 0, rows, r->k };
+    if (r->k) return explicit_k(context, ops, r, rows, (cols + r->dim - 1) / r->dim);
+    const double left = budget - 8.0 * (double)step_bytes(plan);
+    plan->range[0].k = largest_k(ops, r, rows, cols, most_centroids(ops, r, rows, cols), left);
+    if (r->mixed && rows > 1) mix_rates(ops, r, rows, cols, left, plan);
+    for (uint32_t i = 0; i < plan->range_count; i++)
+        if (plan->range[i].k < 1 || plan->range[i].k < ops->least_k)
+            return nothing_fits(context, ops, r, rows, cols, plan, budget + 8.0 * (double)plan->outlier_bytes);
+    return QEM_OK;
+}
+
+/* ---- the whole ---- */
+
+double qem_budget_bits(const qem_recipe *r, uint64_t rows, uint64_t cols)
+{
+    const double elements = (double)rows * (double)cols;
+    return r->ratio > 0.0 ? elements * 32.0 / r->ratio : elements * r->bits;
+}
+
+double qem_layer_budget(const qem_recipe *r, double left)
+{
+    return r->residual ? left * r->share : left;
+}
+
+void qem_plan_begin(const qem_recipe *r, uint64_t rows, uint64_t cols, qem_plan *plan)
 {
     *plan = (qem_plan)QEM_PLAN_INIT;
     plan->method = r->method;
     plan->rows = rows;
     plan->cols = cols;
-    plan->dim = r->dim;
-    plan->groups = (cols + r->dim - 1) / r->dim;
-    plan->levels = r->levels;
-    plan->codebook = r->codebook;
-    if (r->k) {
-        QEM_TRY(explicit_k(context, ops, r, rows, plan->groups));
-        plan->k = r->k;
-    } else {
-        const double budget = budget_bits(r, rows, cols);
-        uint64_t most = ops->kind == QEM_CODEBOOK_PER_GROUP ? rows : rows * plan->groups;
-        if (ops->power_of_two || most > ops->most_k) most = ops->most_k;
-        plan->k = largest_k(ops, r, rows, cols, most, budget);
-        if (plan->k == 0) return nothing_fits(context, ops, r, rows, cols, budget);
-        plan->budget_bytes = (uint64_t)floor(budget / 8.0);
+    if (!r->k) plan->budget_bytes = (uint64_t)floor(qem_budget_bits(r, rows, cols) / 8.0);
+}
+
+void qem_plan_add_outliers(const qem_outliers *o, qem_plan *plan)
+{
+    if (o->count == 0) return;
+    plan->parts.outlier_index += o->count * o->index_size;
+    plan->parts.outlier_value += o->count * qem_dtype_size(o->value_dtype);
+}
+
+void qem_plan_add_layer(const qem_method_ops *ops, const qem_recipe *r, const qem_layer_plan *layer, qem_plan *plan)
+{
+    if (plan->stages == 0) { /* the first layer's first stage stands for all where there is one number */
+        plan->k = layer->range[0].k;
+        plan->dim = r->dim;
+        plan->groups = (plan->cols + r->dim - 1) / r->dim;
+        plan->levels = r->levels;
+        plan->codebook = r->codebook;
+        plan->code_bits = qem_code_bits(plan->k);
+        plan->intervals = ops->intervals ? r->intervals : 0;
     }
-    qem_plan_parts(ops, r, plan);
+    plan->stages += layer->range_count;
+    plan_layer_parts(ops, r, plan->rows, plan->cols, layer, &plan->parts);
+    plan->stored_bytes = qem_parts_sum(&plan->parts);
+    if (r->k) plan->budget_bytes = plan->stored_bytes;
+    const double elements = (double)plan->rows * (double)plan->cols;
+    plan->bits_per_element = 8.0 * (double)plan->stored_bytes / elements;
+    plan->ratio = 4.0 * elements / (double)plan->stored_bytes;
+}
+
+/* Layers from `recipe` on by the shape alone. left: bits of the budget for them. */
+qem_status qem_plan_rest(qem_context *context, const qem_recipe *recipe, double left, qem_plan *plan)
+{
+    for (const qem_recipe *next = recipe; next; next = next->residual) {
+        const qem_method_ops *ops;
+        qem_recipe r;
+        qem_layer_plan layer;
+        memset(&layer, 0, sizeof layer);
+        const uint64_t before = qem_parts_sum(&plan->parts);
+        QEM_TRY(qem_resolve_layer(context, next, plan->rows, plan->cols, &ops, &r));
+        qem_plan_steps(ops, &r, plan->rows, plan->cols, &layer);
+        layer.budget_share = r.residual ? r.share : 1.0;
+        layer.outlier_bytes = plan->stages == 0 ? before : 0;
+        QEM_TRY(qem_plan_layer(context, ops, &r, plan->rows, plan->cols, qem_layer_budget(&r, left), &layer));
+        qem_plan_add_layer(ops, &r, &layer, plan);
+        left -= 8.0 * (double)(qem_parts_sum(&plan->parts) - before);
+    }
     return QEM_OK;
+}
+
+static qem_status plan_shape(qem_context *context, const qem_view *view, const qem_recipe *recipe, qem_plan *plan)
+{
+    if (recipe->outlier_sigma > 0.0)
+        return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: how many outliers lie beyond %g standard deviations takes the data to say",
+                        recipe->outlier_sigma);
+    qem_plan_begin(recipe, view->rows, view->cols, plan);
+    const qem_outliers o = qem_outliers_shape(view->rows, view->cols, qem_outliers_count(view->rows, view->cols, recipe->outliers),
+                                              recipe, view->dtype);
+    qem_plan_add_outliers(&o, plan);
+    return qem_plan_rest(context, recipe, qem_budget_bits(recipe, view->rows, view->cols) - 8.0 * (double)qem_parts_sum(&plan->parts),
+                         plan);
 }
 
 qem_status qem_make_plan(qem_context *context, const qem_view *view, const qem_recipe *recipe, qem_plan *plan)
 {
+    qem_plan made;
     if (!context) return QEM_ERR_ARGUMENT;
     QEM_CHECK_STRUCT(context, plan, qem_plan);
     QEM_TRY(qem_check_view(context, view, "view", 0));
-    if (view->data) {
-        qem_fit_state state;
-        const qem_status status = qem_fit_begin(context, view, recipe, &state);
-        if (status == QEM_OK) *plan = state.plan;
-        qem_fit_end(context, &state);
-        return status;
+    qem_recipe best;
+    if (recipe && recipe->method == QEM_METHOD_AUTO) {
+        if (!view->data) return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: auto takes the data to plan");
+        QEM_TRY(qem_search(context, view, recipe, &best, NULL, NULL));
+        recipe = &best;
     }
-    const qem_method_ops *ops;
-    qem_recipe resolved;
-    qem_plan made;
-    QEM_TRY(qem_resolve_recipe(context, recipe, view->rows, view->cols, &ops, &resolved));
-    QEM_TRY(qem_plan_shape(context, ops, &resolved, view->rows, view->cols, &made));
+    QEM_TRY(qem_check_recipe(context, recipe, view->rows, view->cols));
+    if (view->data)
+        QEM_TRY(qem_plan_data(context, view, recipe, &made));
+    else
+        QEM_TRY(plan_shape(context, view, recipe, &made));
     *plan = made;
     return QEM_OK;
 }

@@ -1,161 +1,186 @@
-/* The pipeline: load -> plan -> swap -> partition -> fit -> pack -> artifact -> metrics. */
-#include <math.h>
+/* The pipeline: load -> outliers -> layer by layer (standardize, swap, fit, pack; what is left goes on) -> metrics. */
 #include <string.h>
 
-#include "../core/half.h"
-#include "api.h"
+#include "../methods/outliers.h"
+#include "layer.h"
 
-/* ---- begin and end of a fit ---- */
+/* The matrix on its way through the layers. */
+typedef struct pipeline {
+    qem_context *context;
+    const qem_recipe *recipe;    /* the first of the chain */
+    qem_matrix matrix;           /* the original */
+    float *left;                 /* device: what the layers so far leave over; NULL: the original */
+    qem_matrix importance;
+    uint64_t importance_rows;
+    qem_outliers outliers;
+    const qem_layer_plan *planned; /* ranges and k of the only layer, or NULL */
+} pipeline;
 
-static qem_status swap_points(qem_context *context, qem_fit_state *state)
+static qem_status load_importance(pipeline *p)
 {
-    const uint64_t rows = state->matrix.rows, cols = state->matrix.cols;
-    void *memory;
-    state->swap_map_bytes = qem_swap_map_bytes(rows, cols, state->fit.recipe.levels);
-    QEM_TRY(context->backend->alloc(context, rows * cols, sizeof(float), &memory));
-    state->ordered = memory;
-    QEM_TRY(context->backend->alloc(context, state->swap_map_bytes, 1, &memory));
-    state->swap_map = memory;
-    return context->backend->swap_forward(context, state->matrix.x, rows, cols, state->fit.recipe.levels, state->ordered,
-                                          state->swap_map);
+    const qem_view *view = p->recipe->importance;
+    float least, greatest;
+    if (!view) return QEM_OK;
+    QEM_TRY(p->context->backend->load(p->context, view, "importance", &p->importance));
+    QEM_TRY(p->context->backend->extremes(p->context, p->importance.x, view->rows * view->cols, &least, &greatest));
+    if (least < 0.0f || greatest == 0.0f)
+        return qem_fail(p->context, QEM_ERR_DATA, "importance: weights lie between %g and %g; they must not be negative, nor all 0",
+                        (double)least, (double)greatest);
+    p->importance_rows = view->rows;
+    return QEM_OK;
 }
 
-static qem_status load_points(qem_context *context, const qem_view *view, qem_fit_state *state)
+/* A copy to take outliers or layers out of, where there will be any. */
+static qem_status copy_matrix(pipeline *p)
 {
-    QEM_TRY(context->backend->load(context, view, "matrix", &state->matrix));
-    const float *x = state->matrix.x;
-    if (state->fit.recipe.levels) {
-        QEM_TRY(swap_points(context, state));
-        x = state->ordered;
+    const qem_backend *backend = p->context->backend;
+    const uint64_t count = p->matrix.rows * p->matrix.cols;
+    void *memory;
+    if (!p->recipe->residual && p->recipe->outliers == 0.0 && p->recipe->outlier_sigma == 0.0) return QEM_OK;
+    QEM_TRY(backend->alloc(p->context, count, sizeof(float), &memory));
+    p->left = memory;
+    return backend->copy(p->context, memory, p->matrix.x, count * sizeof(float));
+}
+
+static qem_status begin(qem_context *context, const qem_view *view, const qem_recipe *recipe, pipeline *p)
+{
+    memset(p, 0, sizeof *p);
+    p->context = context;
+    p->recipe = recipe;
+    QEM_TRY(context->backend->load(context, view, "matrix", &p->matrix));
+    QEM_TRY(load_importance(p));
+    QEM_TRY(copy_matrix(p));
+    if (recipe->outliers == 0.0 && recipe->outlier_sigma == 0.0) return QEM_OK;
+    return qem_outliers_take(context, context->backend, p->matrix.x, view->rows, view->cols, recipe, view->dtype, p->left,
+                             &p->outliers);
+}
+
+static void end(pipeline *p)
+{
+    p->context->backend->release(p->context, p->left);
+    p->context->backend->release(p->context, p->matrix.owned);
+    p->context->backend->release(p->context, p->importance.owned);
+    qem_outliers_release(p->context, &p->outliers);
+}
+
+static qem_status layer_of(const pipeline *p, const qem_recipe *recipe, qem_layer_fit *layer)
+{
+    memset(layer, 0, sizeof *layer);
+    layer->x = p->left ? p->left : p->matrix.x;
+    layer->rows = p->matrix.rows;
+    layer->cols = p->matrix.cols;
+    layer->importance = p->importance.x;
+    layer->importance_rows = p->importance_rows;
+    return qem_resolve_layer(p->context, recipe, layer->rows, layer->cols, &layer->ops, &layer->recipe);
+}
+
+static qem_status begin_layer(const pipeline *p, const qem_recipe *recipe, double left, qem_layer_fit *layer, qem_layer_plan *plan)
+{
+    memset(plan, 0, sizeof *plan);
+    QEM_TRY(layer_of(p, recipe, layer));
+    plan->budget_share = recipe->residual ? layer->recipe.share : 1.0;
+    plan->outlier_bytes = recipe == p->recipe ? qem_outliers_bytes(&p->outliers) : 0;
+    return qem_layer_begin(p->context, layer, plan, qem_layer_budget(&layer->recipe, left));
+}
+
+/* Bits for all layers. */
+static double bits_for_layers(const pipeline *p)
+{
+    return qem_budget_bits(p->recipe, p->matrix.rows, p->matrix.cols) - 8.0 * (double)qem_outliers_bytes(&p->outliers);
+}
+
+/* ---- the plan ---- */
+
+static qem_status plan_layers(const pipeline *p, qem_plan *plan)
+{
+    qem_layer_fit layer;
+    qem_layer_plan first;
+    const double left = bits_for_layers(p);
+    qem_plan_begin(p->recipe, p->matrix.rows, p->matrix.cols, plan);
+    qem_plan_add_outliers(&p->outliers, plan);
+    const uint64_t before = qem_parts_sum(&plan->parts);
+    qem_status status = begin_layer(p, p->recipe, left, &layer, &first);
+    if (status == QEM_OK) {
+        qem_plan_add_layer(layer.ops, &layer.recipe, &first, plan);
+        plan->cells = layer.range[0].fit.cells.count;
     }
-    state->fit.context = context;
-    state->fit.backend = context->backend;
-    state->fit.points = qem_cut(x, view->rows, view->cols, state->fit.recipe.dim);
-    state->fit.point_count = view->rows * state->fit.points.groups;
-    return QEM_OK;
+    qem_layer_end(p->context, &layer);
+    QEM_TRY(status);
+    return qem_plan_rest(p->context, p->recipe->residual, left - 8.0 * (double)(qem_parts_sum(&plan->parts) - before), plan);
 }
 
-qem_status qem_fit_begin(qem_context *context, const qem_view *view, const qem_recipe *recipe, qem_fit_state *state)
+qem_status qem_plan_data(qem_context *context, const qem_view *view, const qem_recipe *recipe, qem_plan *plan)
 {
-    memset(state, 0, sizeof *state);
-    QEM_TRY(qem_resolve_recipe(context, recipe, view->rows, view->cols, &state->ops, &state->fit.recipe));
-    QEM_TRY(qem_plan_shape(context, state->ops, &state->fit.recipe, view->rows, view->cols, &state->plan));
-    QEM_TRY(load_points(context, view, state));
-    state->fit.k = state->plan.k;
-    if (state->ops->partition) QEM_TRY(state->ops->partition(&state->fit));
-    state->plan.k = state->fit.k;
-    state->plan.cells = state->fit.cells.count;
-    qem_plan_parts(state->ops, &state->fit.recipe, &state->plan);
-    return QEM_OK;
-}
-
-void qem_fit_end(qem_context *context, qem_fit_state *state)
-{
-    const qem_backend *backend = context->backend;
-    qem_fit *fit = &state->fit;
-    qem_release(context, fit->problems);
-    qem_release(context, fit->cells.cuts);
-    qem_release(context, fit->cells.id);
-    qem_release(context, fit->cells.first);
-    backend->release(context, fit->order);
-    backend->release(context, fit->codebook);
-    backend->release(context, fit->labels);
-    backend->release(context, state->ordered);
-    backend->release(context, state->swap_map);
-    backend->release(context, state->matrix.owned);
-    memset(state, 0, sizeof *state);
-}
-
-/* ---- from the fit to the artifact ---- */
-
-static qem_status host_stream(qem_context *context, const void *device, uint64_t bytes, uint8_t **host)
-{
-    void *memory;
-    QEM_TRY(qem_allocate(context, bytes + QEM_STREAM_SLACK, 1, &memory));
-    *host = memory;
-    memset(*host + bytes, 0, QEM_STREAM_SLACK);
-    return context->backend->to_host(context, memory, device, bytes);
-}
-
-static qem_status pack_codes(qem_context *context, const qem_fit *fit, qem_stage *stage)
-{
-    void *device;
-    stage->codes_bytes = qem_bit_stream_bytes(fit->point_count, stage->code_bits);
-    QEM_TRY(context->backend->alloc(context, stage->codes_bytes, 1, &device));
-    qem_status status = context->backend->pack(context, fit->labels, fit->point_count, stage->code_bits, device);
-    if (status == QEM_OK) status = host_stream(context, device, stage->codes_bytes, &stage->codes);
-    context->backend->release(context, device);
+    pipeline p;
+    qem_status status = begin(context, view, recipe, &p);
+    if (status == QEM_OK) status = plan_layers(&p, plan);
+    end(&p);
     return status;
 }
 
-static qem_status take_codebook(qem_context *context, const qem_fit *fit, uint64_t cols, qem_stage *stage)
-{
-    const uint64_t floats = qem_codebook_floats(stage->kind, cols, stage->dim, stage->k);
-    void *memory;
-    if (stage->kind == QEM_CODEBOOK_UNIFORM) {
-        stage->scale = fit->scale;
-        stage->mean = fit->mean;
-        return qem_stage_expand_codebook(context, stage, cols);
-    }
-    QEM_TRY(qem_allocate(context, floats, sizeof(float), &memory));
-    stage->codebook_stored = memory;
-    QEM_TRY(context->backend->to_host(context, memory, fit->codebook, floats * sizeof(float)));
-    stage->codebook_bytes = floats * sizeof(float);
-    if (stage->codebook_dtype == QEM_DTYPE_F16) { /* the values are f16 already: keep both forms */
-        stage->codebook = memory;
-        stage->codebook_stored = NULL;
-        stage->codebook_bytes = 0;
-        QEM_TRY(qem_allocate(context, floats, sizeof(uint16_t), &memory));
-        stage->codebook_stored = memory;
-        stage->codebook_bytes = floats * sizeof(uint16_t);
-        for (uint64_t j = 0; j < floats; j++) ((uint16_t *)memory)[j] = qem_f32_to_f16(stage->codebook[j]);
-        return QEM_OK;
-    }
-    return qem_stage_expand_codebook(context, stage, cols);
-}
+/* ---- the artifact ---- */
 
-static qem_status fill_stage(qem_context *context, const qem_fit_state *state, qem_stage *stage)
+static qem_status new_artifact(qem_context *context, const qem_view *view, const char *name, const qem_recipe *recipe,
+                               qem_artifact **artifact)
 {
-    stage->kind = state->ops->kind;
-    stage->dim = state->plan.dim;
-    stage->groups = state->plan.groups;
-    stage->k = state->plan.k;
-    stage->code_bits = state->plan.code_bits;
-    stage->levels = state->plan.levels;
-    stage->codebook_dtype = stage->kind == QEM_CODEBOOK_UNIFORM ? QEM_DTYPE_F32 : state->plan.codebook;
-    QEM_TRY(pack_codes(context, &state->fit, stage));
-    QEM_TRY(take_codebook(context, &state->fit, state->plan.cols, stage));
-    if (stage->levels == 0) return QEM_OK;
-    stage->swap_map_bytes = state->swap_map_bytes;
-    return host_stream(context, state->swap_map, stage->swap_map_bytes, &stage->swap_map);
-}
-
-static qem_status allocate_outputs(qem_fit_state *state)
-{
-    qem_context *context = state->fit.context;
-    const qem_backend *backend = state->fit.backend;
-    void *memory;
-    QEM_TRY(backend->alloc(context, state->fit.point_count, sizeof(uint32_t), &memory));
-    state->fit.labels = memory;
-    const uint64_t floats = qem_codebook_floats(state->ops->kind, state->plan.cols, state->plan.dim, state->fit.k);
-    QEM_TRY(backend->alloc(context, floats, sizeof(float), &memory));
-    state->fit.codebook = memory;
+    QEM_TRY(qem_artifact_new(context, name, view->rows, view->cols, QEM_MOST_STAGES, QEM_MOST_STAGES, artifact));
+    (*artifact)->stage_count = (*artifact)->layer_count = 0; /* the room is there; layers are added one by one */
+    (*artifact)->source_dtype = view->dtype;
+    qem_artifact_set_recipe(*artifact, recipe);
+    (*artifact)->seed = context->seed;
     return QEM_OK;
 }
 
-/* The artifact without metrics; the cells pass from the fit to it. */
-static qem_status build(qem_context *context, const qem_view *view, const char *name, const qem_recipe *recipe,
-                        qem_fit_state *state, qem_artifact **artifact)
+static void take_outliers(pipeline *p, qem_artifact *artifact)
 {
-    QEM_TRY(qem_artifact_new(context, name, view->rows, view->cols, 1, 1, artifact));
-    qem_artifact *a = *artifact;
-    a->source_dtype = view->dtype;
-    qem_artifact_set_recipe(a, recipe);
-    a->seed = context->seed;
-    a->budget_bytes = state->plan.budget_bytes;
-    a->cells = state->fit.cells;
-    memset(&state->fit.cells, 0, sizeof state->fit.cells);
-    return fill_stage(context, state, &a->stages[0]);
+    artifact->outliers = p->outliers;
+    memset(&p->outliers, 0, sizeof p->outliers);
+}
+
+/* Bytes of what stands so far. */
+static uint64_t bytes_so_far(const qem_artifact *artifact)
+{
+    qem_parts parts;
+    uint64_t bytes;
+    qem_artifact_parts(artifact, &parts, &bytes);
+    return bytes;
+}
+
+static qem_status add_layer(pipeline *p, const qem_recipe *recipe, const qem_artifact *base, double left, qem_artifact *artifact)
+{
+    const uint32_t index = artifact->layer_count;
+    qem_layer_fit layer;
+    qem_layer_plan plan;
+    qem_status status;
+    if (p->planned) {
+        status = layer_of(p, recipe, &layer);
+        plan = *p->planned;
+        if (status == QEM_OK) status = qem_layer_begin_as_planned(p->context, &layer, &plan);
+        if (status == QEM_OK) status = qem_layer_finish(p->context, &layer, artifact, index);
+    } else if (base) {
+        status = layer_of(p, recipe, &layer);
+        if (status == QEM_OK) status = qem_layer_encode(p->context, &layer, base, index, artifact);
+    } else {
+        status = begin_layer(p, recipe, left, &layer, &plan);
+        if (status == QEM_OK) status = qem_layer_finish(p->context, &layer, artifact, index);
+    }
+    qem_layer_end(p->context, &layer);
+    QEM_TRY(status);
+    return recipe->residual ? qem_subtract_layer(p->context, artifact, index, p->left) : QEM_OK;
+}
+
+static qem_status add_layers(pipeline *p, const qem_artifact *base, qem_artifact *artifact)
+{
+    const double left = base ? 0.0 : bits_for_layers(p);
+    take_outliers(p, artifact);
+    for (const qem_recipe *recipe = p->recipe; recipe; recipe = recipe->residual) {
+        const uint64_t taken = artifact->stage_count ? bytes_so_far(artifact) - qem_outliers_bytes(&artifact->outliers) : 0;
+        QEM_TRY(add_layer(p, recipe, base, left - 8.0 * (double)taken, artifact));
+    }
+    artifact->budget_bytes = bytes_so_far(artifact);
+    if (!base && !p->recipe->k)
+        artifact->budget_bytes = (uint64_t)(qem_budget_bits(p->recipe, p->matrix.rows, p->matrix.cols) / 8.0);
+    return QEM_OK;
 }
 
 static qem_status check_name(qem_context *context, const char **name)
@@ -167,20 +192,52 @@ static qem_status check_name(qem_context *context, const char **name)
     return QEM_OK;
 }
 
-static qem_status fit_and_build(qem_context *context, const qem_view *view, const char *name, const qem_recipe *recipe,
-                                qem_fit_state *state, qem_artifact **artifact)
+/* base: NULL, or the artifact whose codebooks are taken. */
+static qem_status run(qem_context *context, const qem_view *view, const char *name, const qem_recipe *recipe,
+                      const qem_artifact *base, const qem_layer_plan *planned, qem_artifact **artifact)
 {
-    QEM_TRY(qem_fit_begin(context, view, recipe, state));
-    QEM_TRY(allocate_outputs(state));
-    QEM_TRY(state->ops->fit(&state->fit));
-    return build(context, view, name, recipe, state, artifact);
+    const double started = qem_seconds();
+    pipeline p;
+    qem_artifact *made = NULL;
+    qem_status status = begin(context, view, recipe, &p);
+    p.planned = planned;
+    if (status == QEM_OK) status = new_artifact(context, view, name, recipe, &made);
+    if (status == QEM_OK) status = add_layers(&p, base, made);
+    if (status == QEM_OK) {
+        made->quantize_seconds = qem_seconds() - started;
+        made->metrics = (qem_metrics)QEM_METRICS_INIT;
+        status = qem_measure(context, &p.matrix, made, &made->metrics);
+        made->has_metrics = 1;
+    }
+    end(&p);
+    if (status != QEM_OK) qem_artifact_destroy(&made);
+    *artifact = made;
+    return status;
 }
 
-static qem_status add_metrics(qem_context *context, const qem_matrix *matrix, qem_artifact *artifact)
+static qem_status rename_artifact(qem_context *context, const char *name, qem_artifact *artifact)
 {
-    artifact->metrics = (qem_metrics)QEM_METRICS_INIT;
-    QEM_TRY(qem_measure(context, matrix, artifact, &artifact->metrics));
-    artifact->has_metrics = 1;
+    void *memory;
+    QEM_TRY(qem_allocate(context, strlen(name) + 1, 1, &memory));
+    qem_release(context, artifact->name);
+    artifact->name = strcpy(memory, name);
+    return QEM_OK;
+}
+
+static qem_status quantize_best(qem_context *context, const qem_view *view, const char *name, const qem_recipe *recipe,
+                                qem_artifact **artifact)
+{
+    const double started = qem_seconds();
+    qem_recipe best;
+    qem_artifact *made = NULL;
+    qem_status status = qem_search_and_fit(context, view, recipe, &best, NULL, NULL, &made);
+    if (status == QEM_OK) status = rename_artifact(context, name, made);
+    if (status != QEM_OK) {
+        qem_artifact_destroy(&made);
+        return status;
+    }
+    made->quantize_seconds = qem_seconds() - started;
+    *artifact = made;
     return QEM_OK;
 }
 
@@ -192,87 +249,43 @@ qem_status qem_quantize(qem_context *context, const qem_view *view, const char *
     *artifact = NULL;
     QEM_TRY(check_name(context, &name));
     QEM_TRY(qem_check_view(context, view, name, 1));
-    const double begin = qem_seconds();
-    qem_fit_state state;
-    qem_artifact *made = NULL;
-    qem_status status = fit_and_build(context, view, name, recipe, &state, &made);
-    if (status == QEM_OK) {
-        made->quantize_seconds = qem_seconds() - begin;
-        status = add_metrics(context, &state.matrix, made);
-    }
-    qem_fit_end(context, &state);
-    if (status != QEM_OK) {
-        qem_artifact_destroy(&made);
-        return status;
-    }
-    *artifact = made;
-    return QEM_OK;
+    if (recipe && recipe->method == QEM_METHOD_AUTO) return quantize_best(context, view, name, recipe, artifact);
+    QEM_TRY(qem_check_recipe(context, recipe, view->rows, view->cols));
+    return run(context, view, name, recipe, NULL, NULL, artifact);
+}
+
+qem_status qem_quantize_as_planned(qem_context *context, const qem_view *view, const qem_recipe *recipe,
+                                   const qem_layer_plan *plan, qem_artifact **artifact)
+{
+    return run(context, view, "trial", recipe, NULL, plan, artifact);
 }
 
 /* ---- new rows against an existing artifact ---- */
 
-/* A file may say one thing of its recipe and another of its stage: what the encoder takes from both must agree. */
-static qem_status check_base(qem_context *context, const qem_artifact *base, const qem_method_ops *ops, const qem_recipe *resolved)
+/* A file may say one thing of its recipe and another of its stages: what the encoder takes from both must agree. */
+static qem_status check_base(qem_context *context, const qem_artifact *base)
 {
-    const qem_stage *stage = &base->stages[0];
-    if (ops->kind == stage->kind && resolved->dim == stage->dim && resolved->levels == stage->levels &&
-        (stage->kind == QEM_CODEBOOK_UNIFORM || resolved->codebook == stage->codebook_dtype))
-        return QEM_OK;
-    return qem_fail(context, QEM_ERR_FORMAT, "artifact '%s': its recipe (%s, dim %u, %u levels) is not that of its codes", base->name,
-                    ops->name, resolved->dim, resolved->levels);
-}
-
-/* The state of a fit whose codebook is the base's. */
-static qem_status encode_begin(qem_context *context, const qem_view *view, const qem_artifact *base, qem_fit_state *state)
-{
-    const qem_stage *stage = &base->stages[0];
-    memset(state, 0, sizeof *state);
-    QEM_TRY(qem_resolve_recipe(context, &base->recipe, view->rows, view->cols, &state->ops, &state->fit.recipe));
-    QEM_TRY(check_base(context, base, state->ops, &state->fit.recipe));
-    QEM_TRY(load_points(context, view, state));
-    state->fit.k = stage->k;
-    state->fit.scale = stage->scale;
-    state->fit.mean = stage->mean;
-    state->plan = (qem_plan)QEM_PLAN_INIT;
-    state->plan.rows = view->rows;
-    state->plan.cols = view->cols;
-    state->plan.k = stage->k;
-    state->plan.dim = stage->dim;
-    state->plan.groups = stage->groups;
-    state->plan.levels = stage->levels;
-    state->plan.codebook = stage->codebook_dtype;
-    qem_plan_parts(state->ops, &state->fit.recipe, &state->plan);
-    state->plan.budget_bytes = state->plan.stored_bytes;
-    QEM_TRY(allocate_outputs(state));
-    const uint64_t floats = qem_codebook_floats(stage->kind, base->cols, stage->dim, stage->k);
-    return context->backend->to_device(context, state->fit.codebook, stage->codebook, floats * sizeof(float));
-}
-
-static qem_status copy_cells(qem_context *context, const qem_artifact *base, qem_cells *cells)
-{
-    const uint64_t cuts = (uint64_t)base->stages[0].dim * (base->cells.intervals - 1);
-    void *memory;
-    qem_release(context, cells->cuts);
-    memset(cells, 0, sizeof *cells);
-    if (base->cells.intervals <= 1) return QEM_OK;
-    cells->intervals = base->cells.intervals;
-    cells->count = base->cells.count;
-    QEM_TRY(qem_allocate(context, cuts, sizeof(float), &memory));
-    cells->cuts = memcpy(memory, base->cells.cuts, (size_t)cuts * sizeof(float));
-    QEM_TRY(qem_allocate(context, cells->count, sizeof(uint32_t), &memory));
-    cells->id = memcpy(memory, base->cells.id, (size_t)cells->count * sizeof(uint32_t));
-    QEM_TRY(qem_allocate(context, cells->count + 1, sizeof(uint32_t), &memory));
-    cells->first = memcpy(memory, base->cells.first, (size_t)(cells->count + 1) * sizeof(uint32_t));
+    const qem_recipe *recipe = &base->recipe;
+    for (uint32_t i = 0; i < base->layer_count; i++, recipe = recipe->residual) {
+        const qem_stage *stage = &base->stages[base->layers[i].stage_first];
+        const qem_method_ops *ops;
+        qem_recipe r;
+        qem_layer_plan plan;
+        if (!recipe) return qem_fail(context, QEM_ERR_FORMAT, "artifact '%s': it has more layers than its recipe", base->name);
+        QEM_TRY(qem_resolve_layer(context, recipe, base->rows, base->cols, &ops, &r));
+        qem_plan_steps(ops, &r, base->rows, base->cols, &plan);
+        const int formula = stage->kind == QEM_CODEBOOK_UNIFORM || stage->kind == QEM_CODEBOOK_TABLE;
+        int same = ops->kind == stage->kind && r.dim == stage->dim && r.levels == stage->levels &&
+                   (formula || (r.codebook_bits == stage->codebook_bits && (r.codebook_bits || r.codebook == stage->codebook_dtype))) &&
+                   plan.affine_count == base->layers[i].affine_count && (stage->cells > 0) == (ops->rotates != 0);
+        for (uint32_t a = 0; same && a < plan.affine_count; a++)
+            same = plan.affine[a].axis == base->layers[i].affine[a].axis && plan.affine[a].block == base->layers[i].affine[a].block;
+        if (!same)
+            return qem_fail(context, QEM_ERR_FORMAT, "artifact '%s': its recipe (%s, dim %u, %u levels) is not that of its codes",
+                            base->name, ops->name, r.dim, r.levels);
+    }
+    if (recipe) return qem_fail(context, QEM_ERR_FORMAT, "artifact '%s': its recipe has more layers than it", base->name);
     return QEM_OK;
-}
-
-static qem_status encode_and_build(qem_context *context, const qem_view *view, const char *name, const qem_artifact *base,
-                                   qem_fit_state *state, qem_artifact **artifact)
-{
-    QEM_TRY(encode_begin(context, view, base, state));
-    QEM_TRY(state->ops->encode(&state->fit, base));
-    QEM_TRY(copy_cells(context, base, &state->fit.cells));
-    return build(context, view, name, &base->recipe, state, artifact);
 }
 
 qem_status qem_encode(qem_context *context, const qem_artifact *base, const qem_view *view, const char *name,
@@ -287,21 +300,6 @@ qem_status qem_encode(qem_context *context, const qem_artifact *base, const qem_
     if (view->cols != base->cols)
         return qem_fail(context, QEM_ERR_ARGUMENT, "%s: %llu columns, but the artifact '%s' has %llu", name,
                         (unsigned long long)view->cols, base->name, (unsigned long long)base->cols);
-    if (base->stage_count != 1)
-        return qem_fail(context, QEM_ERR_UNSUPPORTED, "encoding against residual stages is not in this version");
-    const double begin = qem_seconds();
-    qem_fit_state state;
-    qem_artifact *made = NULL;
-    qem_status status = encode_and_build(context, view, name, base, &state, &made);
-    if (status == QEM_OK) {
-        made->quantize_seconds = qem_seconds() - begin;
-        status = add_metrics(context, &state.matrix, made);
-    }
-    qem_fit_end(context, &state);
-    if (status != QEM_OK) {
-        qem_artifact_destroy(&made);
-        return status;
-    }
-    *artifact = made;
-    return QEM_OK;
+    QEM_TRY(check_base(context, base));
+    return run(context, view, name, &base->recipe, base, NULL, artifact);
 }

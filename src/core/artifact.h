@@ -6,7 +6,7 @@
 
 /* Fixed tables of levels (core/tables.c). */
 typedef enum qem_table {
-    QEM_TABLE_INTEGERS = 0, /* 0, 1, 2, ... k-1: the affine steps of the layer make a uniform grid of it */
+    QEM_TABLE_UNIFORM = 0, /* j / (k-1): the affine steps of the layer make a grid of it; k = 1: 0 */
     QEM_TABLE_NF = 1        /* NormalFloat of log2 k bits */
 } qem_table;
 
@@ -174,6 +174,8 @@ uint64_t qem_codebook_floats(qem_codebook_kind kind, uint64_t cols, uint32_t dim
 uint64_t qem_stage_codebook_floats(const qem_stage *stage, uint64_t cols);
 uint64_t qem_stage_components(const qem_stage *stage, uint64_t cols);
 uint64_t qem_stage_row_bits(const qem_stage *stage);
+/* The numbers of a stage that a recipe (resolved) makes, its rows and sizes yet to be set. */
+qem_stage qem_recipe_stage(qem_codebook_kind kind, uint64_t cols, const qem_recipe *recipe, uint64_t k);
 /* What one stage of a recipe (resolved) stores for k centroids per codebook, the steps of its layer apart. */
 uint64_t qem_recipe_bytes(qem_codebook_kind kind, uint64_t rows, uint64_t cols, const qem_recipe *recipe, uint64_t k);
 /* Sets codes_bytes, codebook_bytes and swap_map_bytes from the other numbers. */

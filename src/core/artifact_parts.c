@@ -66,12 +66,11 @@ void qem_stage_sizes(qem_stage *stage, uint64_t cols)
     stage->swap_map_bytes = stage->levels ? qem_swap_map_bytes(rows, cols, stage->levels) : 0;
 }
 
-uint64_t qem_recipe_bytes(qem_codebook_kind kind, uint64_t rows, uint64_t cols, const qem_recipe *recipe, uint64_t k)
+qem_stage qem_recipe_stage(qem_codebook_kind kind, uint64_t cols, const qem_recipe *recipe, uint64_t k)
 {
     const int formula = kind == QEM_CODEBOOK_UNIFORM || kind == QEM_CODEBOOK_TABLE;
-    qem_stage stage = {
+    return (qem_stage){
         .kind = kind,
-        .row_end = rows,
         .dim = recipe->dim,
         .k = k,
         .code_bits = qem_code_bits(k),
@@ -81,9 +80,15 @@ uint64_t qem_recipe_bytes(qem_codebook_kind kind, uint64_t rows, uint64_t cols, 
         .codebook_bits = formula ? 0 : recipe->codebook_bits,
         .cells = recipe->method == QEM_METHOD_OPQ ? 1 : recipe->cells,
     };
+}
+
+uint64_t qem_recipe_bytes(qem_codebook_kind kind, uint64_t rows, uint64_t cols, const qem_recipe *recipe, uint64_t k)
+{
+    qem_stage stage = qem_recipe_stage(kind, cols, recipe, k);
     qem_artifact artifact = { .rows = rows, .cols = cols, .stage_count = 1, .stages = &stage };
     qem_parts parts;
     uint64_t bytes;
+    stage.row_end = rows;
     qem_stage_sizes(&stage, cols);
     qem_artifact_parts(&artifact, &parts, &bytes);
     return bytes;

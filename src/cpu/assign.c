@@ -269,6 +269,7 @@ static qem_status assign_problems(qem_context *context, const qem_kmeans_args *a
 
 qem_status qem_cpu_assign(qem_context *context, const qem_kmeans_args *args)
 {
+    if (args->element_weight) return qem_cpu_assign_weighted(context, args);
     const uint64_t at_once = are_groups(args) ? args->problem_count : MOST_CELLS;
     for (uint64_t first = 0; first < args->problem_count; first += at_once) {
         qem_kmeans_args part = *args;

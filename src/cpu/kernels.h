@@ -18,6 +18,7 @@
 #include "affine_tile.h"
 #include "code_tile.h"
 #include "products.h"
+#include "scale_search.h"
 #include "tiles.h"
 
 #define QEM_POINT_PAD 64
@@ -43,6 +44,13 @@ typedef struct qem_cpu_kernels {
     void (*own_distance)(const float *x, size_t ld, size_t points, uint32_t dim, const float *c, size_t ldc,
                          const uint32_t *labels, float *d2);
 
+    /* seed_step and own_distance where each component has a weight w[p * ld + i]: s = fmaf(w * d, d, s), the product w * d
+     * rounded. */
+    float (*weighted_step)(const float *x, const float *w, size_t ld, size_t points, uint32_t dim, const float *center,
+                           uint32_t label, float *d2, uint32_t *labels);
+    void (*weighted_distance)(const float *x, const float *w, size_t ld, size_t points, uint32_t dim, const float *c, size_t ldc,
+                              const uint32_t *labels, float *d2);
+
     /* h[j] = half of the squared norm of centroid j < count (a multiple of QEM_CENTROID_PAD), a double fma chain rounded once. */
     void (*half_norms)(const float *c, size_t ldc, size_t count, uint32_t dim, float *h);
 
@@ -58,6 +66,11 @@ typedef struct qem_cpu_kernels {
 
     /* Number of codes equal to `number of thresholds <= x`, thresholds ascending, count k-1; any n, any alignment. */
     void (*scalar_codes)(const float *x, size_t n, const float *thresholds, size_t threshold_count, uint32_t *codes);
+
+    /* sums[c] = chain over i < n of fmaf(w_i * e, e, sum) from 0 with e = fmaf(-level, scale[c], x_i), level that of the highest j with
+     * threshold[j] <= x_i * inverse[c], for candidates c < count (a multiple of QEM_SCALE_PAD); weight NULL: w_i = 1. */
+    void (*scale_errors)(const qem_level_table *table, const float *x, const float *weight, size_t n, const float *scale,
+                         const float *inverse, size_t count, float *sums);
 
     /* codes[i] = bits first_bit + i*bits .. of the stream, least significant bit first; bits 1 .. 24; any n. At least 16
      * readable bytes follow the stream. */

@@ -8,11 +8,14 @@ void qem_kernels_avx512(qem_cpu_kernels *kernels)
     kernels->seed_step = qem_seed_step_avx512;
     kernels->fixed_sum = qem_fixed_sum_avx512;
     kernels->own_distance = qem_own_distance_avx512;
+    kernels->weighted_step = qem_weighted_step_avx512;
+    kernels->weighted_distance = qem_weighted_distance_avx512;
     kernels->half_norms = qem_half_norms_avx512;
     kernels->gather_points = qem_gather_points_avx512;
     kernels->scale_points = qem_scale_points_avx512;
     kernels->sum_points = qem_sum_points_avx512;
     kernels->scalar_codes = qem_scalar_codes_avx512;
+    kernels->scale_errors = qem_scale_errors_avx512;
     kernels->unpack = qem_unpack_avx512;
     kernels->decode_tile = qem_decode_tile_avx512;
     kernels->store_rows = qem_store_rows_avx512;

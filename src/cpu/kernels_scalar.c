@@ -64,6 +64,37 @@ static void own_distance(const float *x, size_t ld, size_t points, uint32_t dim,
     for (size_t i = 0; i < points; i++) d2[i] = squared_distance(x, ld, i, dim, c + labels[i], ldc);
 }
 
+static float weighted_squares(const float *x, const float *w, size_t ld, size_t i, uint32_t dim, const float *c, size_t ldc)
+{
+    float s = 0.0f;
+    for (uint32_t p = 0; p < dim; p++) {
+        const float d = x[p * ld + i] - c[p * ldc];
+        s = fmaf(w[p * ld + i] * d, d, s);
+    }
+    return s;
+}
+
+static float weighted_step(const float *x, const float *w, size_t ld, size_t points, uint32_t dim, const float *center,
+                           uint32_t label, float *d2, uint32_t *labels)
+{
+    float largest = 0.0f;
+    for (size_t i = 0; i < points; i++) {
+        const float t = weighted_squares(x, w, ld, i, dim, center, 1);
+        if (t < d2[i]) {
+            d2[i] = t;
+            labels[i] = label;
+        }
+        if (d2[i] > largest) largest = d2[i];
+    }
+    return largest;
+}
+
+static void weighted_distance(const float *x, const float *w, size_t ld, size_t points, uint32_t dim, const float *c, size_t ldc,
+                              const uint32_t *labels, float *d2)
+{
+    for (size_t i = 0; i < points; i++) d2[i] = weighted_squares(x, w, ld, i, dim, c + labels[i], ldc);
+}
+
 static void half_norms(const float *c, size_t ldc, size_t count, uint32_t dim, float *h)
 {
     for (size_t j = 0; j < count; j++) {
@@ -93,6 +124,27 @@ static void sum_points(const float *x, size_t ld, size_t n, uint32_t dim, const 
 {
     for (size_t i = 0; i < n; i++)
         for (uint32_t p = 0; p < dim; p++) sums[labels[i] * width + p] += llrint((double)x[p * ld + i] * scale);
+}
+
+static uint32_t highest_threshold(const qem_level_table *table, float z)
+{
+    uint32_t index = 0;
+    for (uint32_t half = table->size / 2; half > 0; half /= 2) index += table->threshold[index + half] <= z ? half : 0;
+    return index;
+}
+
+static void scale_errors(const qem_level_table *table, const float *x, const float *weight, size_t n, const float *scale,
+                         const float *inverse, size_t count, float *sums)
+{
+    for (size_t c = 0; c < count; c++) {
+        float sum = 0.0f;
+        for (size_t i = 0; i < n; i++) {
+            const float level = table->level[highest_threshold(table, x[i] * inverse[c])];
+            const float e = fmaf(-level, scale[c], x[i]);
+            sum = fmaf((weight ? weight[i] : 1.0f) * e, e, sum);
+        }
+        sums[c] = sum;
+    }
 }
 
 static void scalar_codes(const float *x, size_t n, const float *thresholds, size_t threshold_count, uint32_t *codes)
@@ -312,11 +364,14 @@ void qem_kernels_scalar(qem_cpu_kernels *kernels)
         .seed_step = seed_step,
         .fixed_sum = fixed_sum,
         .own_distance = own_distance,
+        .weighted_step = weighted_step,
+        .weighted_distance = weighted_distance,
         .half_norms = half_norms,
         .gather_points = gather_points,
         .scale_points = scale_points,
         .sum_points = sum_points,
         .scalar_codes = scalar_codes,
+        .scale_errors = scale_errors,
         .unpack = unpack,
         .decode_tile = decode_tile,
         .pair_split = pair_split,

@@ -106,7 +106,7 @@ static void run_problem(kmeans_job *job, uint64_t number, uint32_t threads, void
         if (args->objective) args->objective[number] = 0.0;
         return;
     }
-    qem_work_init(&work, qem_kernels(job->context), &args->points, problem, threads, scratch);
+    qem_work_init(&work, qem_kernels(job->context), args, problem, threads, scratch);
     qem_work_gather(&work);
     double best = INFINITY;
     uint32_t best_restart = 0;
@@ -140,7 +140,7 @@ static qem_status run_wide(kmeans_job *job, uint64_t number)
 {
     void *scratch;
     const uint32_t threads = job->context->threads;
-    const uint64_t bytes = qem_work_bytes(qem_kernels(job->context), &job->args->points, &job->args->problems[number], threads);
+    const uint64_t bytes = qem_work_bytes(qem_kernels(job->context), job->args, &job->args->problems[number], threads);
     QEM_TRY(qem_allocate(job->context, bytes, 1, &scratch));
     run_problem(job, number, threads, scratch, 0);
     qem_release(job->context, scratch);
@@ -151,7 +151,7 @@ static qem_status run_all_narrow(kmeans_job *job, uint64_t narrow_count)
 {
     void *scratch;
     for (uint64_t i = 0; i < narrow_count; i++) {
-        const uint64_t bytes = qem_work_bytes(qem_kernels(job->context), &job->args->points, &job->args->problems[job->narrow[i]], 1);
+        const uint64_t bytes = qem_work_bytes(qem_kernels(job->context), job->args, &job->args->problems[job->narrow[i]], 1);
         if (bytes > job->scratch_bytes) job->scratch_bytes = bytes;
     }
     uint32_t threads = narrow_count < job->context->threads ? (uint32_t)narrow_count : job->context->threads;

@@ -14,11 +14,20 @@
 
 #define QEM_PIECE 16384       /* points a thread takes at once; multiple of QEM_SEED_BLOCK */
 
+/* What makes one error count more than another (kmeans_weighted.c). */
+typedef enum qem_weighting {
+    QEM_WEIGHT_NONE = 0,
+    QEM_WEIGHT_POINT = 1,  /* D^2 of a point, times its weight: the nearest centroid is the nearest without weights */
+    QEM_WEIGHT_ELEMENT = 2 /* D^2 = sum of w_p * (x_p - c_p)^2 */
+} qem_weighting;
+
 typedef struct qem_segment {
     uint32_t dim;
     uint64_t count;
     size_t padded;      /* count rounded up to QEM_POINT_PAD; also the stride of x */
     float *x;           /* [dim][padded], zeros in the padding */
+    float *w;           /* weights scaled so that the largest lies in [1,2), zeros in the padding: w[p * w_ld + i] */
+    size_t w_ld;        /* padded for elements, 0 for points */
     float *d2;          /* [padded] */
     uint32_t *labels;   /* [padded] */
     uint32_t *previous; /* [padded], labels of the pass before */
@@ -47,6 +56,18 @@ typedef struct qem_work {
     int exponent;
     double scale, unit;      /* 2^-exponent, 2^exponent */
 
+    /* weights (kmeans_weighted.c) */
+    qem_weighting weighting; /* NONE also where all weights are the same */
+    const float *weights;    /* those of the arguments */
+    double weight_unit;      /* what a weight of 1 stands for */
+    uint32_t feature_points; /* points whose features are made at once */
+    float *features;         /* [threads][2 * width][feature_points] */
+    float *feature_c;        /* [2 * width][ldc] */
+    float *feature_h;        /* [ldc] */
+    float *heaviest;         /* [sum_threads][k][width] largest weight of the members */
+    double *weight_scale;    /* [k][width] */
+    int64_t *weight_sums;    /* [sum_threads][k][width] */
+
     /* exact pruning (kmeans_prune.c); only without tail points */
     uint32_t lanes;          /* 0: brute force */
     uint32_t *order;         /* [count] point at a place of segment 0, which is in k-d order */
@@ -57,9 +78,9 @@ typedef struct qem_work {
 } qem_work;
 
 /* Bytes of scratch for a problem, and the pointers into it (memory aligned to 64). */
-uint64_t qem_work_bytes(const qem_cpu_kernels *kernels, const qem_subvectors *points, const qem_problem *problem,
+uint64_t qem_work_bytes(const qem_cpu_kernels *kernels, const qem_kmeans_args *args, const qem_problem *problem,
                         uint32_t threads);
-void qem_work_init(qem_work *work, const qem_cpu_kernels *kernels, const qem_subvectors *points, const qem_problem *problem,
+void qem_work_init(qem_work *work, const qem_cpu_kernels *kernels, const qem_kmeans_args *args, const qem_problem *problem,
                    uint32_t threads, void *memory);
 
 /* Gathers, centres and scales the points. */
@@ -96,7 +117,26 @@ void qem_work_half_norms(qem_work *work);
 int qem_work_assign(qem_work *work);
 /* Repairs empty clusters and moves every centroid to the mean of its members. */
 void qem_work_update(qem_work *work);
-/* Sum of squared distances to the own centroid, in the units of the data. */
+/* Sum of the (weighted) squared distances to the own centroid, in the units of the data. */
 double qem_work_objective(qem_work *work);
+
+/* ---- weights (kmeans_weighted.c) ---- */
+
+/* Reads, from the problem's weights, whether they make a difference; if not, *common is what they all are, 1 for 0. */
+qem_weighting qem_weighting_of(const qem_kmeans_args *args, const qem_problem *problem, double *common);
+/* Scales the weights as gathered. */
+void qem_weights_scale(qem_work *work);
+/* Weights of points, in their order, to the k-d order of the points. */
+void qem_weights_order(qem_work *work);
+/* Features of the centroids, from c. */
+void qem_weights_centroids(qem_work *work);
+/* Labels of points begin .. end-1 of a segment against those; at most feature_points, by thread number `thread`. */
+void qem_weights_nearest(const qem_work *work, const qem_segment *segment, uint64_t begin, uint64_t end, uint32_t thread);
+/* The largest weight of each component of each cluster. */
+void qem_weights_heaviest(qem_work *work);
+/* Does a cluster have a member that counts? */
+int qem_weights_any(const qem_work *work, uint64_t j);
+/* Every centroid to the weighted mean of its members. */
+void qem_weights_update(qem_work *work);
 
 #endif

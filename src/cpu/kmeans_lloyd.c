@@ -36,9 +36,11 @@ static void assign_piece(void *argument, uint64_t begin, uint64_t end, uint32_t 
     const qem_work *work = job->work;
     qem_segment *segment = job->segment;
     const size_t used = (size_t)(work->k + QEM_CENTROID_PAD - 1) / QEM_CENTROID_PAD * QEM_CENTROID_PAD;
-    (void)thread;
-    work->kernels->nearest(segment->x + begin, segment->padded, (size_t)(end - begin), segment->dim, work->c,
-                           work->h[job->which], work->ldc, used, segment->labels + begin);
+    if (work->weighting == QEM_WEIGHT_ELEMENT)
+        qem_weights_nearest(work, segment, begin, end, thread);
+    else
+        work->kernels->nearest(segment->x + begin, segment->padded, (size_t)(end - begin), segment->dim, work->c,
+                               work->h[job->which], work->ldc, used, segment->labels + begin);
     const uint64_t real = end < segment->count ? end : segment->count;
     if (real > begin && memcmp(segment->labels + begin, segment->previous + begin, (size_t)(real - begin) * sizeof(uint32_t)))
         atomic_store_explicit(&job->changed, 1, memory_order_relaxed);
@@ -47,7 +49,9 @@ static void assign_piece(void *argument, uint64_t begin, uint64_t end, uint32_t 
 int qem_work_assign(qem_work *work)
 {
     pass_job job = { .work = work, .changed = 0 };
+    const int features = work->weighting == QEM_WEIGHT_ELEMENT;
     qem_work_half_norms(work);
+    if (features) qem_weights_centroids(work);
     for (int s = 0; s < 2; s++) {
         qem_segment *segment = &work->segment[s];
         uint32_t *previous = segment->labels;
@@ -59,7 +63,7 @@ int qem_work_assign(qem_work *work)
             job.changed |= memcmp(segment->labels, segment->previous, (size_t)segment->count * sizeof(uint32_t)) != 0;
             continue;
         }
-        qem_parallel_for(work->threads, segment->padded, ASSIGN_PIECE, assign_piece, &job);
+        qem_parallel_for(work->threads, segment->padded, features ? work->feature_points : ASSIGN_PIECE, assign_piece, &job);
     }
     return job.changed;
 }
@@ -70,11 +74,18 @@ static void distance_piece(void *argument, uint64_t begin, uint64_t end, uint32_
     const qem_work *work = job->work;
     qem_segment *segment = job->segment;
     (void)thread;
+    if (work->weighting == QEM_WEIGHT_ELEMENT) {
+        work->kernels->weighted_distance(segment->x + begin, segment->w + begin, segment->padded, (size_t)(end - begin),
+                                         segment->dim, work->c, work->ldc, segment->labels + begin, segment->d2 + begin);
+        return;
+    }
     work->kernels->own_distance(segment->x + begin, segment->padded, (size_t)(end - begin), segment->dim, work->c, work->ldc,
                                 segment->labels + begin, segment->d2 + begin);
+    if (work->weighting == QEM_WEIGHT_POINT)
+        for (uint64_t i = begin; i < end; i++) segment->d2[i] *= segment->w[i];
 }
 
-/* d2 = squared distance of every point to its own centroid, 0 in the padding; returns the largest. */
+/* d2 = (weighted) squared distance of every point to its own centroid, 0 in the padding; returns the largest. */
 static float own_distances(qem_work *work)
 {
     pass_job job = { .work = work };
@@ -97,7 +108,7 @@ double qem_work_objective(qem_work *work)
     int64_t sum = 0;
     for (int s = 0; s < 2; s++)
         sum += work->kernels->fixed_sum(work->segment[s].d2, work->segment[s].padded, ldexp(1.0, shift));
-    return ldexp((double)sum, 2 * work->exponent - shift);
+    return ldexp((double)sum, 2 * work->exponent - shift) * work->weight_unit;
 }
 
 /* ---- empty clusters ---- */
@@ -115,12 +126,18 @@ static uint64_t members(const qem_work *work, uint64_t j)
     return work->counts[0][j] + work->counts[1][j];
 }
 
-/* Gives each empty cluster, in ascending order, the point with the largest error; a point without error is left. */
-static void repair_empty(qem_work *work)
+static int is_empty(const qem_work *work, uint64_t j)
+{
+    return work->weighting ? !qem_weights_any(work, j) : members(work, j) == 0;
+}
+
+/* Gives each empty cluster, in ascending order, the point with the largest error; a point without error is left. Returns
+ * whether there was an empty one. */
+static int repair_empty(qem_work *work)
 {
     uint64_t empty = 0;
-    for (uint64_t j = 0; j < work->k; j++) empty += members(work, j) == 0;
-    if (empty == 0) return;
+    for (uint64_t j = 0; j < work->k; j++) empty += is_empty(work, j);
+    if (empty == 0) return 0;
     (void)own_distances(work);
     qem_far_heap heap = { (uint64_t *)work->sums, 0, empty }; /* free at this time, and k*width entries long */
     farthest_points(work, &heap);
@@ -129,9 +146,9 @@ static void repair_empty(qem_work *work)
     if (work->lanes) qem_prune_inverse(work, place);
     uint64_t next = 0;
     for (uint64_t j = 0; j < work->k && next < heap.size; j++) {
-        if (members(work, j)) continue;
+        if (!is_empty(work, j)) continue;
         const uint64_t key = heap.key[next++];
-        if (key >> 32 == 0) return;
+        if (key >> 32 == 0) break;
         uint64_t index = qem_far_index(key);
         const int s = index >= work->segment[0].count;
         if (s) index -= work->segment[0].count;
@@ -141,6 +158,7 @@ static void repair_empty(qem_work *work)
         work->counts[s][j]++;
         *label = (uint32_t)j;
     }
+    return 1;
 }
 
 /* ---- update ---- */
@@ -192,11 +210,27 @@ static void sum_members(qem_work *work, double scale)
     fold_tables(work, work->sums, size, work->k * work->width);
 }
 
+/* A cluster without weight counts as empty. */
+static void update_weighted(qem_work *work)
+{
+    count_members(work);
+    qem_weights_heaviest(work);
+    if (repair_empty(work)) {
+        count_members(work);
+        qem_weights_heaviest(work);
+    }
+    qem_weights_update(work);
+}
+
 void qem_work_update(qem_work *work)
 {
     const int shift = qem_fixed_shift(work->count, 2.0); /* scaled points lie in [-2, 2] */
+    if (work->weighting) {
+        update_weighted(work);
+        return;
+    }
     count_members(work);
-    repair_empty(work);
+    (void)repair_empty(work);
     sum_members(work, ldexp(1.0, shift));
     const double unit = ldexp(1.0, -shift);
     for (uint64_t j = 0; j < work->k; j++) {

@@ -7,6 +7,7 @@
 #include "kmeans.h"
 #include "parallel.h"
 #include "problem.h"
+#include "weighted.h"
 
 static int has_tail(const qem_subvectors *v, const qem_problem *problem)
 {
@@ -37,6 +38,24 @@ static void layout_pruning(qem_work *work, qem_arena *a)
     work->candidates = qem_take(a, work->threads * qem_candidate_words(tree, lanes), sizeof(uint32_t));
 }
 
+static void layout_weights(qem_work *work, qem_arena *a)
+{
+    const uint64_t entries = work->problem->k * work->width;
+    for (int s = 0; s < 2; s++) {
+        qem_segment *segment = &work->segment[s];
+        segment->w_ld = work->weighting == QEM_WEIGHT_ELEMENT ? segment->padded : 0;
+        segment->w = qem_take(a, (uint64_t)segment->padded * (segment->w_ld ? segment->dim : 1), sizeof(float));
+    }
+    work->heaviest = qem_take(a, work->sum_threads * entries, sizeof(float));
+    work->weight_scale = qem_take(a, entries, sizeof(double));
+    work->weight_sums = qem_take(a, work->sum_threads * entries, sizeof(int64_t));
+    if (work->weighting != QEM_WEIGHT_ELEMENT) return;
+    work->feature_points = qem_feature_points(work->width);
+    work->features = qem_take(a, (uint64_t)work->threads * work->feature_points * 2 * work->width, sizeof(float));
+    work->feature_c = qem_take(a, (uint64_t)work->ldc * 2 * work->width, sizeof(float));
+    work->feature_h = qem_take(a, work->ldc, sizeof(float));
+}
+
 static void layout(qem_work *work, qem_arena *a)
 {
     const qem_problem *problem = work->problem;
@@ -65,12 +84,16 @@ static void layout(qem_work *work, qem_arena *a)
     work->mean = qem_take(a, work->width, sizeof(double));
     work->center = qem_take(a, work->width, sizeof(float));
     if (work->lanes) layout_pruning(work, a);
+    if (work->weighting) layout_weights(work, a);
 }
 
-static void describe(qem_work *work, const qem_cpu_kernels *kernels, const qem_subvectors *points,
-                     const qem_problem *problem, uint32_t threads)
+static void describe(qem_work *work, const qem_cpu_kernels *kernels, const qem_kmeans_args *args, const qem_problem *problem,
+                     uint32_t threads)
 {
+    const qem_subvectors *points = &args->points;
     memset(work, 0, sizeof *work);
+    work->weighting = qem_weighting_of(args, problem, &work->weight_unit);
+    work->weights = args->element_weight ? args->element_weight : args->point_weight;
     work->points = points;
     work->problem = problem;
     work->threads = threads;
@@ -85,33 +108,37 @@ static void describe(qem_work *work, const qem_cpu_kernels *kernels, const qem_s
     work->segment[0].dim = problem->width;
     work->segment[1].dim = points->tail_dim;
     work->kernels = kernels;
-    if (work->segment[1].count == 0 && qem_prune_wanted(kernels, work->width, work->count, problem->k))
+    if (work->weighting != QEM_WEIGHT_ELEMENT && work->segment[1].count == 0 &&
+        qem_prune_wanted(kernels, work->width, work->count, problem->k))
         work->lanes = kernels->lanes;
 }
 
-uint64_t qem_work_bytes(const qem_cpu_kernels *kernels, const qem_subvectors *points, const qem_problem *problem,
+uint64_t qem_work_bytes(const qem_cpu_kernels *kernels, const qem_kmeans_args *args, const qem_problem *problem,
                         uint32_t threads)
 {
     qem_work work;
     qem_arena a = { NULL, 0 };
-    describe(&work, kernels, points, problem, threads);
+    describe(&work, kernels, args, problem, threads);
     layout(&work, &a);
     return a.used;
 }
 
-void qem_work_init(qem_work *work, const qem_cpu_kernels *kernels, const qem_subvectors *points, const qem_problem *problem,
+void qem_work_init(qem_work *work, const qem_cpu_kernels *kernels, const qem_kmeans_args *args, const qem_problem *problem,
                    uint32_t threads, void *memory)
 {
     qem_arena a = { memory, 0 };
-    describe(work, kernels, points, problem, threads);
+    describe(work, kernels, args, problem, threads);
     layout(work, &a);
 }
 
 /* ---- gathering ---- */
 
 typedef struct gather_job {
-    qem_work *work;
-    qem_segment *segment;
+    const qem_work *work;
+    qem_subvectors from; /* the points, or the weights in their places */
+    uint32_t dim;
+    size_t padded;
+    float *to;           /* [dim][padded] */
 } gather_job;
 
 #define IDS_AT_ONCE 1024
@@ -120,35 +147,32 @@ static void gather_piece(void *argument, uint64_t begin, uint64_t end, uint32_t 
 {
     const gather_job *job = argument;
     const qem_work *work = job->work;
-    qem_segment *segment = job->segment;
     uint32_t ids[IDS_AT_ONCE];
     (void)thread;
     for (uint64_t t = begin; t < end;) {
         size_t n = 0;
         for (; n < IDS_AT_ONCE && t + n < end; n++) ids[n] = qem_problem_id(work->problem, t + n);
-        if (work->points->tail_dim == work->points->dim) {
-            work->kernels->gather_points(work->points->x, ids, n, segment->dim, segment->dim, segment->x + t,
-                                         segment->padded);
+        if (job->from.tail_dim == job->from.dim) {
+            work->kernels->gather_points(job->from.x, ids, n, job->dim, job->dim, job->to + t, job->padded);
         } else { /* a group with rows that have a tail elsewhere */
             for (size_t i = 0; i < n; i++) {
-                const float *x = qem_subvector(work->points, ids[i]);
-                for (uint32_t p = 0; p < segment->dim; p++) segment->x[p * segment->padded + t + i] = x[p];
+                const float *x = qem_subvector(&job->from, ids[i]);
+                for (uint32_t p = 0; p < job->dim; p++) job->to[p * job->padded + t + i] = x[p];
             }
         }
         t += n;
     }
 }
 
-static void gather_both(qem_work *work)
+static void gather_both(const qem_work *work, qem_subvectors from, float *const to[2])
 {
     uint64_t filled[2] = { 0, 0 };
     for (uint64_t t = 0; t < work->problem->count; t++) {
         const uint32_t id = qem_problem_id(work->problem, t);
-        const int s = qem_subvector_group(work->points, id) + 1 == work->points->groups;
-        qem_segment *segment = &work->segment[s];
-        const float *x = qem_subvector(work->points, id);
+        const int s = qem_subvector_group(&from, id) + 1 == from.groups;
+        const float *x = qem_subvector(&from, id);
         const uint64_t i = filled[s]++;
-        for (uint32_t p = 0; p < segment->dim; p++) segment->x[p * segment->padded + i] = x[p];
+        for (uint32_t p = 0; p < work->segment[s].dim; p++) to[s][p * work->segment[s].padded + i] = x[p];
     }
 }
 
@@ -216,22 +240,42 @@ static void centre_and_scale(qem_work *work)
         }
 }
 
-static void gather(qem_work *work)
+static void gather(const qem_work *work, const float *x, float *full, float *tail)
 {
-    if (work->segment[1].count) {
-        gather_both(work);
-    } else {
-        gather_job job = { .work = work, .segment = &work->segment[0] };
+    float *const to[2] = { full, tail };
+    gather_job job = { .work = work, .from = *work->points, .dim = work->segment[0].dim, .padded = work->segment[0].padded };
+    job.from.x = x;
+    job.to = full;
+    if (work->segment[1].count)
+        gather_both(work, job.from, to);
+    else
         qem_parallel_for(work->threads, work->count, QEM_PIECE, gather_piece, &job);
+}
+
+static void gather_point_weights(const qem_work *work)
+{
+    uint64_t filled[2] = { 0, 0 };
+    const int both = work->segment[1].count > 0;
+    for (uint64_t t = 0; t < work->problem->count; t++) {
+        const uint32_t id = qem_problem_id(work->problem, t);
+        const int s = both && qem_subvector_group(work->points, id) + 1 == work->points->groups;
+        work->segment[s].w[filled[s]++] = work->weights[id];
     }
 }
 
 void qem_work_gather(qem_work *work)
 {
-    gather(work);
+    gather(work, work->points->x, work->segment[0].x, work->segment[1].x);
     find_means(work);
     centre_and_scale(work);
     if (work->lanes) qem_prune_points(work, (uint32_t *)work->segment[0].d2);
+    if (!work->weighting) return;
+    if (work->weighting == QEM_WEIGHT_ELEMENT)
+        gather(work, work->weights, work->segment[0].w, work->segment[1].w);
+    else
+        gather_point_weights(work);
+    qem_weights_scale(work);
+    if (work->lanes) qem_weights_order(work);
 }
 
 void qem_work_scatter(const qem_work *work, uint32_t *labels)

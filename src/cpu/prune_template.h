@@ -31,16 +31,28 @@ typedef struct seed_args {
     qem_seed_sums *sums;
 } seed_args;
 
+/* Products of two floats and a power of two are exact in double. */
+QEM_INLINE void weigh(const seed_args *a, size_t first, const float *d2, int64_t *sums)
+{
+    const float *weight = a->tiles->weight + first;
+    for (size_t i = 0; i < LANES; i++) sums[i] = llrint((double)d2[i] * (double)weight[i] * a->sums->scale);
+}
+
 /* The sums of D^2 go by the points' former places, so that the draw does not depend on the order of the tiles. */
 QEM_INLINE void move_sums(const seed_args *a, size_t first, uint32_t bits, const float *before, const float *after)
 {
     int64_t old[LANES], now[LANES];
     const vd8 scale = vd8_set1(a->sums->scale);
     int64_t total = 0;
-    QEM_UNROLL
-    for (size_t i = 0; i < LANES; i += 8) {
-        vd8_store_scaled(old + i, before + i, scale);
-        vd8_store_scaled(now + i, after + i, scale);
+    if (a->tiles->weight) {
+        weigh(a, first, before, old);
+        weigh(a, first, after, now);
+    } else {
+        QEM_UNROLL
+        for (size_t i = 0; i < LANES; i += 8) {
+            vd8_store_scaled(old + i, before + i, scale);
+            vd8_store_scaled(now + i, after + i, scale);
+        }
     }
     for (; bits; bits &= bits - 1) {
         const int lane = __builtin_ctz(bits);

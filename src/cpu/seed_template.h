@@ -1,4 +1,4 @@
-/* seed_step(), fixed_sum() and own_distance() for one instruction set: lanes are points, and memory is the limit. */
+/* seed_step(), fixed_sum(), own_distance() and the weighted forms for one instruction set: lanes are points, and memory is the limit. */
 #include "kernels.h"
 #include "simd_kernels.h"
 
@@ -46,6 +46,48 @@ float QEM_SIMD(seed_step)(const float *x, size_t ld, size_t points, uint32_t dim
     case 7: return seed_step(x, ld, points, 7, center, label, d2, labels);
     case 8: return seed_step(x, ld, points, 8, center, label, d2, labels);
     default: return seed_step(x, ld, points, dim, center, label, d2, labels);
+    }
+}
+
+QEM_INLINE vf weighted_term(vf x, vf center, vf w, vf s)
+{
+    const vf d = vf_sub(x, center);
+    return vf_fmadd(vf_mul(w, d), d, s);
+}
+
+QEM_INLINE float weighted_step(const float *x, const float *w, size_t ld, size_t points, uint32_t dim, const float *center,
+                               uint32_t label, float *d2, uint32_t *labels)
+{
+    vf largest = vf_set1(0.0f);
+    for (size_t i = 0; i < points; i += LANES) {
+        vf s = vf_set1(0.0f);
+        for (uint32_t p = 0; p < dim; p++)
+            s = weighted_term(vf_load(x + p * ld + i), vf_set1(center[p]), vf_load(w + p * ld + i), s);
+        largest = vf_max(update_distance(s, label, d2 + i, labels + i), largest);
+    }
+    return vf_reduce_max(largest);
+}
+
+float QEM_SIMD(weighted_step)(const float *x, const float *w, size_t ld, size_t points, uint32_t dim, const float *center,
+                              uint32_t label, float *d2, uint32_t *labels)
+{
+    switch (dim) {
+    case 2: return weighted_step(x, w, ld, points, 2, center, label, d2, labels);
+    case 4: return weighted_step(x, w, ld, points, 4, center, label, d2, labels);
+    case 8: return weighted_step(x, w, ld, points, 8, center, label, d2, labels);
+    default: return weighted_step(x, w, ld, points, dim, center, label, d2, labels);
+    }
+}
+
+void QEM_SIMD(weighted_distance)(const float *x, const float *w, size_t ld, size_t points, uint32_t dim, const float *c,
+                                 size_t ldc, const uint32_t *labels, float *d2)
+{
+    for (size_t i = 0; i < points; i += LANES) {
+        const vi own = vi_load(labels + i);
+        vf s = vf_set1(0.0f);
+        for (uint32_t p = 0; p < dim; p++)
+            s = weighted_term(vf_load(x + p * ld + i), vf_gather(c + p * ldc, own), vf_load(w + p * ld + i), s);
+        vf_store(d2 + i, s);
     }
 }
 

@@ -22,6 +22,7 @@ QEM_INLINE void vf_stream(float *p, vf a) { _mm256_stream_ps(p, a); }
 QEM_INLINE vf vf_halves(const float *p) { return _mm256_setr_m128(_mm_set1_ps(p[0]), _mm_set1_ps(p[1])); }
 QEM_INLINE vf vf_set1(float a) { return _mm256_set1_ps(a); }
 QEM_INLINE vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
+QEM_INLINE vf vf_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
 QEM_INLINE vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
 QEM_INLINE vf vf_fmadd(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 QEM_INLINE vf vf_fnmadd(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); }

@@ -25,6 +25,7 @@ QEM_INLINE vf vf_halves(const float *p) /* p[0] in the lower half of the lanes, 
 }
 QEM_INLINE vf vf_set1(float a) { return _mm512_set1_ps(a); }
 QEM_INLINE vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
+QEM_INLINE vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 QEM_INLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
 QEM_INLINE vf vf_fmadd(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 QEM_INLINE vf vf_fnmadd(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }

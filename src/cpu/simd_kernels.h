@@ -9,6 +9,7 @@
 
 #include "affine_tile.h"
 #include "code_tile.h"
+#include "scale_search.h"
 #include "tiles.h"
 
 #define QEM_DECLARE_SIMD_KERNELS(isa)                                                                                     \
@@ -19,6 +20,10 @@
     int64_t qem_fixed_sum_##isa(const float *d2, size_t points, double scale);                                            \
     void qem_own_distance_##isa(const float *x, size_t ld, size_t points, uint32_t dim, const float *c, size_t ldc,       \
                                 const uint32_t *labels, float *d2);                                                       \
+    float qem_weighted_step_##isa(const float *x, const float *w, size_t ld, size_t points, uint32_t dim,                 \
+                                  const float *center, uint32_t label, float *d2, uint32_t *labels);                      \
+    void qem_weighted_distance_##isa(const float *x, const float *w, size_t ld, size_t points, uint32_t dim,              \
+                                     const float *c, size_t ldc, const uint32_t *labels, float *d2);                      \
     void qem_half_norms_##isa(const float *c, size_t ldc, size_t count, uint32_t dim, float *h);                          \
     void qem_gather_points_##isa(const float *x, const uint32_t *ids, size_t n, size_t stride, uint32_t dim, float *out,  \
                                  size_t ld);                                                                              \
@@ -27,6 +32,8 @@
                               int64_t *sums, size_t width);                                                               \
     void qem_scalar_codes_##isa(const float *x, size_t n, const float *thresholds, size_t threshold_count,                \
                                 uint32_t *codes);                                                                         \
+    void qem_scale_errors_##isa(const qem_level_table *table, const float *x, const float *weight, size_t n,              \
+                                const float *scale, const float *inverse, size_t count, float *sums);                     \
     void qem_unpack_##isa(const uint8_t *stream, uint64_t first_bit, size_t n, uint32_t bits, uint32_t *codes);           \
     void qem_decode_tile_##isa(const qem_code_tile *tile);                                                                \
     int qem_store_rows_##isa(const float *x, size_t x_stride, size_t rows, size_t n, qem_dtype dtype, void *out,          \

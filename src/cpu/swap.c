@@ -156,3 +156,45 @@ qem_status qem_cpu_swap_inverse(qem_context *context, const float *ordered, cons
     qem_swap_tree_make(&job.tree, rows, cols, levels);
     return run(context, &job, rows, inverse_rows);
 }
+
+/* ---- the order of another matrix ---- */
+
+static void order_node(const swap_job *job, const qem_swap_node *node, uint64_t row, const float *from, float *to, uint64_t *bits)
+{
+    const uint64_t pairs = node->width / 2, small = node->width - pairs;
+    from += node->offset;
+    to += node->offset;
+    if (node->width % 2) to[small - 1] = from[node->width - 1];
+    if (pairs == 0) return;
+    qem_bits_read(job->map_read, node->first_bit + row * pairs, pairs, bits);
+    for (uint64_t j = 0; j < pairs; j++) {
+        const uint64_t left = bits[j / 64] >> j % 64 & 1; /* 1: the left one was the smaller */
+        to[j] = from[2 * j + !left];
+        to[small + j] = from[2 * j + left];
+    }
+}
+
+static void order_rows(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
+{
+    const swap_job *job = argument;
+    float *a, *b;
+    uint64_t *bits;
+    scratch_of(job, thread, &a, &b, &bits);
+    for (uint64_t i = begin; i < end; i++) {
+        const float *from = job->in + i * job->cols;
+        for (uint32_t level = 0; level < job->tree.levels; level++) {
+            float *to = level + 1 == job->tree.levels ? job->out + i * job->cols : from == a ? b : a;
+            for (uint32_t n = (1u << level) - 1; n < (2u << level) - 1; n++)
+                order_node(job, &job->tree.node[n], i, from, to, bits);
+            from = to;
+        }
+    }
+}
+
+qem_status qem_cpu_swap_by_map(qem_context *context, const float *x, const uint8_t *map, uint64_t rows, uint64_t cols,
+                               uint32_t levels, float *ordered)
+{
+    swap_job job = { .cols = cols, .in = x, .out = ordered, .map_read = map };
+    qem_swap_tree_make(&job.tree, rows, cols, levels);
+    return run(context, &job, rows, order_rows);
+}

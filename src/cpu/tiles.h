@@ -25,6 +25,7 @@ typedef struct qem_tiles {
     qem_boxes box;
     float *most, *super_most;     /* [ld], [super_ld] seeding: largest D^2 inside; 0 in the padding */
     float *square;                /* [ld] largest |x|^2 inside, rounded up */
+    const float *weight;          /* seeding: weights of the points in k-d order, by which D^2 counts; NULL: 1 */
 } qem_tiles;
 
 typedef struct qem_centroid_tree {
@@ -44,7 +45,7 @@ typedef struct qem_centroid_tree {
 typedef struct qem_seed_sums {
     int64_t *block, *run;
     int64_t total;
-    double scale;           /* what is summed is llrint(D^2 * scale) */
+    double scale;           /* what is summed is llrint(D^2 * scale), with weights llrint(D^2 * weight * scale) */
 } qem_seed_sums;
 
 /* Words of `candidates` of nearest_tiles: places, super-blocks and blocks, each with room for a vector more. */

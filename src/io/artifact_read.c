@@ -9,7 +9,6 @@
 
 #include "io/io.h"
 
-#define MAX_STAGES QEM_MOST_STAGES
 #define MAX_K ((uint64_t)1 << 24)
 
 typedef struct loader {
@@ -42,43 +41,6 @@ static qem_status check_self(const qem_io_reader *reader)
     return qem_reader_fail(reader, QEM_ERR_CHECKSUM, "the metadata do not match their checksum");
 }
 
-static qem_status read_recipe(loader *l)
-{
-    const qem_io_reader *reader = &l->reader;
-    qem_recipe *recipe = &l->artifact->recipe;
-    const char *method = NULL, *accounting = NULL, *assign = NULL;
-    json_t *object = NULL, *levels = NULL;
-    *recipe = (qem_recipe)QEM_RECIPE_INIT;
-    QEM_TRY(qem_read_string(reader, l->root, "method", &method));
-    recipe->method = qem_method_from_name(method);
-    if (recipe->method == QEM_METHOD_NONE)
-        return qem_reader_fail(reader, QEM_ERR_FORMAT, "unknown method '%s'", qem_show(method).text);
-    QEM_TRY(qem_read_object(reader, l->root, "recipe", &object));
-    QEM_TRY(qem_read_real(reader, object, "ratio", &recipe->ratio));
-    QEM_TRY(qem_read_real(reader, object, "bits", &recipe->bits));
-    QEM_TRY(qem_read_u64(reader, object, "k", 0, UINT64_MAX, &recipe->k));
-    QEM_TRY(qem_read_u32(reader, object, "dim", 0, UINT32_MAX, &recipe->dim));
-    QEM_TRY(qem_read_u32(reader, object, "intervals", 0, UINT32_MAX, &recipe->intervals));
-    QEM_TRY(qem_read_member(reader, object, "levels", &levels));
-    if (!json_is_null(levels)) QEM_TRY(qem_read_u32(reader, object, "levels", 0, UINT32_MAX, &recipe->levels));
-    QEM_TRY(qem_read_dtype(reader, object, "codebook", &recipe->codebook));
-    QEM_TRY(qem_read_u32(reader, object, "iterations", 0, UINT32_MAX, &recipe->iterations));
-    QEM_TRY(qem_read_u32(reader, object, "restarts", 0, UINT32_MAX, &recipe->restarts));
-    QEM_TRY(qem_read_real(reader, object, "tolerance", &recipe->tolerance));
-    if (json_object_get(object, "assign")) { /* files of the first version have neither */
-        QEM_TRY(qem_read_string(reader, object, "assign", &assign));
-        if (strcmp(assign, "cell") != 0 && strcmp(assign, "global") != 0)
-            return qem_reader_fail(reader, QEM_ERR_FORMAT, "unknown assignment '%s'", qem_show(assign).text);
-        recipe->assign = strcmp(assign, "global") == 0 ? QEM_ASSIGN_GLOBAL : QEM_ASSIGN_CELL;
-        QEM_TRY(qem_read_u32(reader, object, "refine", 0, UINT32_MAX, &recipe->refine));
-    }
-    QEM_TRY(qem_read_string(reader, object, "accounting", &accounting));
-    if (strcmp(accounting, "honest") != 0 && strcmp(accounting, "paper") != 0)
-        return qem_reader_fail(reader, QEM_ERR_FORMAT, "unknown accounting '%s'", qem_show(accounting).text);
-    recipe->accounting = strcmp(accounting, "paper") == 0 ? QEM_ACCOUNTING_PAPER : QEM_ACCOUNTING_HONEST;
-    return QEM_OK;
-}
-
 static qem_status read_metrics(loader *l)
 {
     const qem_io_reader *reader = &l->reader;
@@ -101,113 +63,84 @@ static qem_status read_metrics(loader *l)
 
 /* ------------------------------------------------------------------------------------------------- the parts ---- */
 
-static qem_status check_part(loader *l, const char *part, const qem_io_tensor *tensor, qem_dtype dtype, uint64_t bytes)
+static qem_status check_part(loader *l, const char *part, const qem_io_tensor *tensor, const qem_blob *blob)
 {
     const char *sum = NULL;
-    if (tensor->dtype != dtype)
+    if (tensor->dtype != blob->dtype)
         return qem_reader_fail(&l->reader, QEM_ERR_FORMAT, "its tensor '%s' has type %s, not %s", part,
-                               qem_dtype_name(tensor->dtype), qem_dtype_name(dtype));
-    if (tensor->bytes != bytes)
+                               qem_dtype_name(tensor->dtype), qem_dtype_name(blob->dtype));
+    if (tensor->bytes != blob->bytes)
         return qem_reader_fail(&l->reader, QEM_ERR_FORMAT, "its tensor '%s' has %llu bytes, its shape asks for %llu",
-                               part, (unsigned long long)tensor->bytes, (unsigned long long)bytes);
+                               part, (unsigned long long)tensor->bytes, (unsigned long long)blob->bytes);
     QEM_TRY(qem_read_string(&l->reader, l->sums, part, &sum));
     l->sums_used++;
-    if (strlen(sum) == QEM_IO_HEX_BYTES && qem_checksum_matches(tensor->data, (size_t)bytes, sum)) return QEM_OK;
+    if (strlen(sum) == QEM_IO_HEX_BYTES && qem_checksum_matches(tensor->data, (size_t)blob->bytes, sum)) return QEM_OK;
     return qem_reader_fail(&l->reader, QEM_ERR_CHECKSUM, "the bytes of its tensor '%s' do not match their checksum",
                            part);
 }
 
-/* Copies a part into memory of its own, with zero bytes behind it. A part of no bytes may be left out of the file. */
-static qem_status read_part(loader *l, uint32_t stage, const char *what, qem_dtype dtype, uint64_t bytes,
-                            uint64_t slack, void **copy)
+/* Copies a part to where the artifact has it, with zero bytes behind it. A part of no bytes may be left out of the file. */
+static qem_status read_part(loader *l, uint32_t stage, const qem_blob *blob)
 {
-    char part[48], name[320];
-    if (stage == 0) snprintf(part, sizeof part, "%s", what);
-    else snprintf(part, sizeof part, "%u.%s", (unsigned)stage, what);
+    const char *part = qem_blob_name(stage, blob->name);
+    char name[320];
+    void *copy = blob->inlined;
     snprintf(name, sizeof name, "%s.%s", l->reader.entry->name, part);
     const qem_io_tensor *tensor = qem_file_find(l->reader.file, name);
-    if (!tensor && bytes > 0) return qem_reader_fail(&l->reader, QEM_ERR_FORMAT, "its tensor '%s' is missing", part);
-    if (tensor) QEM_TRY(check_part(l, part, tensor, dtype, bytes));
-    QEM_TRY(qem_allocate(l->reader.context, bytes + slack, 1, copy));
-    if (bytes > 0) memcpy(*copy, tensor->data, (size_t)bytes);
-    memset((char *)*copy + bytes, 0, (size_t)slack);
-    return QEM_OK;
-}
-
-static qem_status read_float(loader *l, uint32_t stage, const char *what, float *value)
-{
-    void *copy = NULL;
-    QEM_TRY(read_part(l, stage, what, QEM_DTYPE_F32, sizeof *value, 0, &copy));
-    memcpy(value, copy, sizeof *value);
-    qem_release(l->reader.context, copy);
-    return QEM_OK;
-}
-
-static qem_status read_kind(const qem_io_reader *reader, const json_t *object, qem_codebook_kind *kind)
-{
-    const char *word = NULL;
-    QEM_TRY(qem_read_string(reader, object, "kind", &word));
-    for (int i = QEM_CODEBOOK_SHARED; i <= QEM_CODEBOOK_UNIFORM; i++) {
-        if (strcmp(word, qem_codebook_kind_word((qem_codebook_kind)i)) != 0) continue;
-        *kind = (qem_codebook_kind)i;
-        return QEM_OK;
+    if (!tensor && blob->bytes > 0)
+        return qem_reader_fail(&l->reader, QEM_ERR_FORMAT, "its tensor '%s' is missing", part);
+    if (tensor) QEM_TRY(check_part(l, part, tensor, blob));
+    if (blob->slot) {
+        QEM_TRY(qem_allocate(l->reader.context, blob->bytes + blob->slack, 1, blob->slot));
+        copy = *blob->slot;
     }
-    return qem_reader_fail(reader, QEM_ERR_FORMAT, "unknown kind of codebook '%s'", qem_show(word).text);
-}
-
-/* The numbers of a stage, and the sizes that follow from them; none can overflow with these limits. */
-static qem_status read_stage_shape(loader *l, const json_t *object, qem_stage *stage)
-{
-    const qem_io_reader *reader = &l->reader;
-    const qem_artifact *artifact = l->artifact;
-    QEM_TRY(read_kind(reader, object, &stage->kind));
-    QEM_TRY(qem_read_u32(reader, object, "dim", 1, stage->kind == QEM_CODEBOOK_UNIFORM ? 1 : 65535, &stage->dim));
-    QEM_TRY(qem_read_u64(reader, object, "k", 1, MAX_K, &stage->k));
-    QEM_TRY(qem_read_u32(reader, object, "code_bits", 0, 24, &stage->code_bits));
-    QEM_TRY(qem_read_u32(reader, object, "levels", 0, 8, &stage->levels));
-    QEM_TRY(qem_read_dtype(reader, object, "codebook", &stage->codebook_dtype));
-    if (stage->code_bits != qem_code_bits(stage->k))
-        return qem_reader_fail(reader, QEM_ERR_FORMAT, "codes of %u bits do not fit k = %llu",
-                               (unsigned)stage->code_bits, (unsigned long long)stage->k);
-    if (stage->codebook_dtype != QEM_DTYPE_F32 &&
-        (stage->codebook_dtype != QEM_DTYPE_F16 || stage->kind == QEM_CODEBOOK_UNIFORM))
-        return qem_reader_fail(reader, QEM_ERR_FORMAT, "a codebook of this kind cannot be of type %s",
-                               qem_dtype_name(stage->codebook_dtype));
-    stage->groups = (artifact->cols - 1) / stage->dim + 1;
-    stage->codes_bytes = qem_bit_stream_bytes(artifact->rows * stage->groups, stage->code_bits);
-    stage->swap_map_bytes = stage->levels ? qem_swap_map_bytes(artifact->rows, artifact->cols, stage->levels) : 0;
+    if (blob->bytes > 0) memcpy(copy, tensor->data, (size_t)blob->bytes);
+    memset((char *)copy + blob->bytes, 0, (size_t)blob->slack);
     return QEM_OK;
 }
 
-static qem_status read_codebook(loader *l, uint32_t index, qem_stage *stage)
+static qem_status read_stream(loader *l, uint32_t stage, const char *name, uint64_t bytes, uint8_t **slot)
 {
-    if (stage->kind == QEM_CODEBOOK_UNIFORM) {
-        QEM_TRY(read_float(l, index, "scale", &stage->scale));
-        return read_float(l, index, "mean", &stage->mean);
-    }
-    uint64_t cols = l->artifact->cols, ignored;
-    /* A file of few bytes can claim any shape: the product must not wrap round to the few bytes that are there. */
-    if (__builtin_mul_overflow(cols + stage->dim, stage->k * sizeof(float), &ignored))
-        return qem_reader_fail(&l->reader, QEM_ERR_FORMAT, "the size of its codebook overflows 64 bits");
-    stage->codebook_bytes =
-        qem_codebook_floats(stage->kind, cols, stage->dim, stage->k) * qem_dtype_size(stage->codebook_dtype);
-    return read_part(l, index, "codebook", stage->codebook_dtype, stage->codebook_bytes, 0, &stage->codebook_stored);
+    qem_blob blob = { .name = name, .dtype = QEM_DTYPE_U8, .bytes = bytes, .slot = (void **)slot, .slack = QEM_IO_SLACK };
+    return read_part(l, stage, &blob);
+}
+
+/* Before the other parts of its stage: their sizes depend on these widths. */
+static qem_status read_group_bits(loader *l, uint32_t index, qem_stage *stage)
+{
+    QEM_TRY(read_stream(l, index, "group_bits", stage->groups, &stage->group_bits));
+    for (uint64_t g = 0; g < stage->groups; g++)
+        if (stage->group_bits[g] > stage->code_bits)
+            return qem_reader_fail(&l->reader, QEM_ERR_FORMAT, "stage %u: group %llu has codes of %u bits, more than %u",
+                                   (unsigned)index, (unsigned long long)g, stage->group_bits[g], stage->code_bits);
+    return QEM_OK;
 }
 
 static qem_status read_stage(loader *l, uint32_t index, const json_t *object)
 {
-    qem_stage *stage = &l->artifact->stages[index];
-    void *memory = NULL;
+    qem_artifact *artifact = l->artifact;
+    qem_stage *stage = &artifact->stages[index];
+    qem_blob blobs[QEM_MOST_BLOBS];
+    int has_group_bits = 0;
     if (!json_is_object(object)) return qem_reader_fail(&l->reader, QEM_ERR_FORMAT, "stage %u is no object", index);
-    QEM_TRY(read_stage_shape(l, object, stage));
-    QEM_TRY(read_part(l, index, "codes", QEM_DTYPE_U8, stage->codes_bytes, QEM_IO_SLACK, &memory));
-    stage->codes = memory;
-    QEM_TRY(read_codebook(l, index, stage));
-    if (stage->levels > 0) {
-        QEM_TRY(read_part(l, index, "swap_map", QEM_DTYPE_U8, stage->swap_map_bytes, QEM_IO_SLACK, &memory));
-        stage->swap_map = memory;
-    }
-    return qem_stage_expand_codebook(l->reader.context, stage, l->artifact->cols);
+    QEM_TRY(qem_read_stage(&l->reader, object, artifact, stage, &has_group_bits));
+    if (has_group_bits) QEM_TRY(read_group_bits(l, index, stage));
+    qem_stage_sizes(stage, artifact->cols);
+    const uint32_t count = qem_artifact_blobs(artifact, index, blobs);
+    for (uint32_t i = 0; i < count; i++)
+        if (!blobs[i].slot || !*blobs[i].slot) QEM_TRY(read_part(l, index, &blobs[i]));
+    /* Codes of no bits have no part, but decoders read on from where they would be. */
+    if (!stage->codes) QEM_TRY(read_stream(l, index, "codes", 0, &stage->codes));
+    return qem_stage_expand_codebook(l->reader.context, stage, artifact->cols);
+}
+
+/* Makes what decoders read of the steps and outliers, once all parts are there. */
+static qem_status expand(qem_context *context, qem_artifact *artifact)
+{
+    for (uint32_t i = 0; i < artifact->layer_count; i++)
+        for (uint32_t step = 0; step < artifact->layers[i].affine_count; step++)
+            QEM_TRY(qem_affine_expand(context, &artifact->layers[i].affine[step]));
+    return artifact->outliers.count ? qem_outliers_expand(context, &artifact->outliers) : QEM_OK;
 }
 
 /* ------------------------------------------------------------------------------------------------- the cells ---- */
@@ -303,8 +236,11 @@ static qem_status read_stages(loader *l, const json_t *stages)
     json_t *sums = NULL;
     QEM_TRY(qem_read_object(&l->reader, l->root, "xxh3", &sums));
     l->sums = sums;
+    QEM_TRY(qem_read_layers(&l->reader, l->root, l->artifact));
+    QEM_TRY(qem_read_outliers(&l->reader, l->root, l->artifact));
     for (uint32_t i = 0; i < l->artifact->stage_count; i++) QEM_TRY(read_stage(l, i, json_array_get(stages, i)));
-    return check_all_used(l);
+    QEM_TRY(check_all_used(l));
+    return expand(l->reader.context, l->artifact);
 }
 
 static qem_status read_shape(const qem_io_reader *reader, const json_t *root, uint64_t *rows, uint64_t *cols)
@@ -328,7 +264,7 @@ static qem_status fill(loader *l, const json_t *stages)
     QEM_TRY(qem_read_dtype(reader, l->root, "source_dtype", &artifact->source_dtype));
     QEM_TRY(qem_read_u64(reader, l->root, "seed", 0, UINT64_MAX, &artifact->seed));
     QEM_TRY(qem_read_u64(reader, l->root, "budget_bytes", 0, UINT64_MAX, &artifact->budget_bytes));
-    QEM_TRY(read_recipe(l));
+    QEM_TRY(qem_read_recipe(reader, l->root, artifact));
     QEM_TRY(read_stages(l, stages));
     QEM_TRY(read_cells(l));
     QEM_TRY(read_metrics(l));
@@ -337,19 +273,34 @@ static qem_status fill(loader *l, const json_t *stages)
     return qem_artifact_check(reader->context, artifact, what);
 }
 
+/* Lengths of the lists of stages and layers; without the latter (format 1) every stage is a layer. */
+static qem_status read_counts(const qem_io_reader *reader, const json_t *root, json_t **stages, uint32_t *stage_count,
+                              uint32_t *layer_count)
+{
+    json_t *layers = NULL;
+    QEM_TRY(qem_read_array(reader, root, "stages", stages));
+    if (json_array_size(*stages) < 1 || json_array_size(*stages) > QEM_MOST_STAGES)
+        return qem_reader_fail(reader, QEM_ERR_FORMAT, "%zu stages are not within 1 .. %d", json_array_size(*stages),
+                               QEM_MOST_STAGES);
+    *stage_count = *layer_count = (uint32_t)json_array_size(*stages);
+    if (!json_object_get(root, "layers")) return QEM_OK;
+    QEM_TRY(qem_read_array(reader, root, "layers", &layers));
+    if (json_array_size(layers) < 1 || json_array_size(layers) > *stage_count)
+        return qem_reader_fail(reader, QEM_ERR_FORMAT, "%zu layers are not within 1 .. %u, its stages", json_array_size(layers),
+                               (unsigned)*stage_count);
+    *layer_count = (uint32_t)json_array_size(layers);
+    return QEM_OK;
+}
+
 static qem_status load(const qem_io_reader *reader, const json_t *root, qem_artifact **artifact)
 {
     uint64_t rows = 0, cols = 0;
+    uint32_t stage_count = 0, layer_count = 0;
     json_t *stages = NULL;
     QEM_TRY(read_shape(reader, root, &rows, &cols));
-    QEM_TRY(qem_read_array(reader, root, "stages", &stages));
-    if (json_array_size(stages) < 1 || json_array_size(stages) > MAX_STAGES)
-        return qem_reader_fail(reader, QEM_ERR_FORMAT, "%zu stages are not within 1 .. %d", json_array_size(stages),
-                               MAX_STAGES);
+    QEM_TRY(read_counts(reader, root, &stages, &stage_count, &layer_count));
     loader l = { *reader, root, NULL, 0, NULL };
-    QEM_TRY(qem_artifact_new(reader->context, reader->entry->name, rows, cols, (uint32_t)json_array_size(stages),
-                             (uint32_t)json_array_size(stages),
-                             &l.artifact));
+    QEM_TRY(qem_artifact_new(reader->context, reader->entry->name, rows, cols, stage_count, layer_count, &l.artifact));
     qem_status status = fill(&l, stages);
     if (status != QEM_OK) qem_artifact_destroy(&l.artifact);
     *artifact = l.artifact;

@@ -8,22 +8,23 @@
 
 #include "io/io.h"
 
-/* A json_* call that fails for want of memory gives NULL, and storing a NULL fails: one flag at the end is enough. */
-typedef struct builder {
-    int failed;
-} builder;
-
-static void put(builder *b, json_t *object, const char *key, json_t *value)
+void qem_json_put(qem_io_builder *b, json_t *object, const char *key, json_t *value)
 {
     if (json_object_set_new(object, key, value) != 0) b->failed = 1;
 }
 
-static void append(builder *b, json_t *list, json_t *value)
+void qem_json_put_new(qem_io_builder *b, json_t *object, const char *key, json_t *value)
+{
+    b->version = QEM_IO_FORMAT_VERSION;
+    qem_json_put(b, object, key, value);
+}
+
+static void append(qem_io_builder *b, json_t *list, json_t *value)
 {
     if (json_array_append_new(list, value) != 0) b->failed = 1;
 }
 
-static json_t *real(double value)
+json_t *qem_json_real(double value)
 {
     return isfinite(value) ? json_real(value) : json_null();
 }
@@ -36,99 +37,122 @@ static json_t *wide(uint64_t value)
     return json_string(text);
 }
 
-static json_t *whole(uint64_t value)
+json_t *qem_json_whole(uint64_t value)
 {
     return value <= INT64_MAX ? json_integer((json_int_t)value) : wide(value);
 }
 
-const char *qem_codebook_kind_word(qem_codebook_kind kind)
-{
-    switch (kind) {
-    case QEM_CODEBOOK_SHARED: return "shared";
-    case QEM_CODEBOOK_PER_GROUP: return "per_group";
-    case QEM_CODEBOOK_UNIFORM: return "uniform";
-    case QEM_CODEBOOK_TABLE: return "table";
-    }
-    return "?";
-}
-
-static json_t *recipe_object(builder *b, const qem_recipe *recipe)
+static json_t *stage_object(qem_io_builder *b, const qem_artifact *artifact, const qem_stage *stage)
 {
     json_t *object = json_object();
-    put(b, object, "ratio", real(recipe->ratio));
-    put(b, object, "bits", real(recipe->bits));
-    put(b, object, "k", whole(recipe->k));
-    put(b, object, "dim", whole(recipe->dim));
-    put(b, object, "intervals", whole(recipe->intervals));
-    put(b, object, "levels", recipe->levels == QEM_LEVELS_DEFAULT ? json_null() : whole(recipe->levels));
-    put(b, object, "codebook", json_string(qem_dtype_name(recipe->codebook)));
-    put(b, object, "iterations", whole(recipe->iterations));
-    put(b, object, "restarts", whole(recipe->restarts));
-    put(b, object, "tolerance", real(recipe->tolerance));
-    put(b, object, "assign", json_string(recipe->assign == QEM_ASSIGN_GLOBAL ? "global" : "cell"));
-    put(b, object, "refine", whole(recipe->refine));
-    put(b, object, "accounting", json_string(recipe->accounting == QEM_ACCOUNTING_PAPER ? "paper" : "honest"));
+    qem_json_put(b, object, "kind", json_string(qem_io_kind_words[stage->kind]));
+    qem_json_put(b, object, "dim", qem_json_whole(stage->dim));
+    qem_json_put(b, object, "k", qem_json_whole(stage->k));
+    qem_json_put(b, object, "code_bits", qem_json_whole(stage->code_bits));
+    qem_json_put(b, object, "levels", qem_json_whole(stage->levels));
+    qem_json_put(b, object, "codebook", json_string(qem_dtype_name(stage->codebook_dtype)));
+    if (stage->codebook_bits) qem_json_put_new(b, object, "codebook_bits", qem_json_whole(stage->codebook_bits));
+    if (stage->kind == QEM_CODEBOOK_TABLE) qem_json_put_new(b, object, "table", json_string(qem_io_table_words[stage->table]));
+    if (stage->group_bits) qem_json_put_new(b, object, "group_bits", json_true());
+    if (stage->cells) qem_json_put_new(b, object, "cells", qem_json_whole(stage->cells));
+    if (stage->row_begin == 0 && stage->row_end == artifact->rows) return object;
+    qem_json_put_new(b, object, "row_begin", qem_json_whole(stage->row_begin));
+    qem_json_put_new(b, object, "row_end", qem_json_whole(stage->row_end));
     return object;
 }
 
-static json_t *stage_object(builder *b, const qem_stage *stage)
-{
-    json_t *object = json_object();
-    put(b, object, "kind", json_string(qem_codebook_kind_word(stage->kind)));
-    put(b, object, "dim", whole(stage->dim));
-    put(b, object, "k", whole(stage->k));
-    put(b, object, "code_bits", whole(stage->code_bits));
-    put(b, object, "levels", whole(stage->levels));
-    put(b, object, "codebook", json_string(qem_dtype_name(stage->codebook_dtype)));
-    return object;
-}
-
-static json_t *stage_list(builder *b, const qem_artifact *artifact)
+static json_t *stage_list(qem_io_builder *b, const qem_artifact *artifact)
 {
     json_t *list = json_array();
-    for (uint32_t i = 0; i < artifact->stage_count; i++) append(b, list, stage_object(b, &artifact->stages[i]));
+    for (uint32_t i = 0; i < artifact->stage_count; i++) append(b, list, stage_object(b, artifact, &artifact->stages[i]));
     return list;
 }
 
-static json_t *id_list(builder *b, const uint32_t *ids, uint64_t count)
+static json_t *step_list(qem_io_builder *b, const qem_layer *layer)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < layer->affine_count; i++) {
+        const qem_affine *step = &layer->affine[i];
+        json_t *object = json_object();
+        qem_json_put(b, object, "axis", json_string(qem_io_axis_words[step->axis]));
+        if (step->axis == QEM_AXIS_BLOCK) qem_json_put(b, object, "block", qem_json_whole(step->block));
+        qem_json_put(b, object, "params", qem_json_whole(step->params));
+        qem_json_put(b, object, "scale", json_boolean(step->has_scale));
+        qem_json_put(b, object, "mean", json_boolean(step->has_mean));
+        append(b, list, object);
+    }
+    return list;
+}
+
+static json_t *layer_list(qem_io_builder *b, const qem_artifact *artifact)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < artifact->layer_count; i++) {
+        const qem_layer *layer = &artifact->layers[i];
+        json_t *object = json_object();
+        qem_json_put(b, object, "stage_first", qem_json_whole(layer->stage_first));
+        qem_json_put(b, object, "stage_count", qem_json_whole(layer->stage_count));
+        if (layer->affine_count) qem_json_put(b, object, "steps", step_list(b, layer));
+        append(b, list, object);
+    }
+    return list;
+}
+
+/* Format 1 knows layers of one stage without steps alone, and does not list them. */
+static int layers_are_stages(const qem_artifact *artifact)
+{
+    for (uint32_t i = 0; i < artifact->layer_count; i++)
+        if (artifact->layers[i].stage_count != 1 || artifact->layers[i].affine_count > 0) return 0;
+    return 1;
+}
+
+static json_t *outliers_object(qem_io_builder *b, const qem_outliers *outliers)
+{
+    json_t *object = json_object();
+    qem_json_put(b, object, "count", qem_json_whole(outliers->count));
+    qem_json_put(b, object, "value_dtype", json_string(qem_dtype_name(outliers->value_dtype)));
+    return object;
+}
+
+static json_t *id_list(qem_io_builder *b, const uint32_t *ids, uint64_t count)
 {
     json_t *list = json_array();
     for (uint64_t i = 0; i < count; i++) append(b, list, json_integer((json_int_t)ids[i]));
     return list;
 }
 
-static json_t *cells_object(builder *b, const qem_artifact *artifact)
+static json_t *cells_object(qem_io_builder *b, const qem_artifact *artifact)
 {
     const qem_cells *cells = &artifact->cells;
     json_t *object = json_object();
-    put(b, object, "intervals", whole(cells->intervals));
-    put(b, object, "count", whole(cells->count));
+    qem_json_put(b, object, "intervals", qem_json_whole(cells->intervals));
+    qem_json_put(b, object, "count", qem_json_whole(cells->count));
     if (cells->intervals <= 1) return object;
     uint64_t count = (uint64_t)artifact->stages[0].dim * (cells->intervals - 1);
     json_t *cuts = json_array();
     for (uint64_t i = 0; i < count; i++) append(b, cuts, json_real(cells->cuts[i]));
-    put(b, object, "cuts", cuts);
-    put(b, object, "ids", id_list(b, cells->id, cells->count));
-    put(b, object, "first", id_list(b, cells->first, cells->count + 1));
+    qem_json_put(b, object, "cuts", cuts);
+    qem_json_put(b, object, "ids", id_list(b, cells->id, cells->count));
+    qem_json_put(b, object, "first", id_list(b, cells->first, cells->count + 1));
     return object;
 }
 
-static json_t *metrics_object(builder *b, const qem_artifact *artifact)
+static json_t *metrics_object(qem_io_builder *b, const qem_artifact *artifact)
 {
     const qem_metrics *metrics = &artifact->metrics;
     if (!artifact->has_metrics) return json_null();
     json_t *object = json_object();
-    put(b, object, "mae", real(metrics->mae));
-    put(b, object, "mse", real(metrics->mse));
-    put(b, object, "mre", real(metrics->mre));
-    put(b, object, "nmse", real(metrics->nmse));
-    put(b, object, "max_error", real(metrics->max_error));
-    put(b, object, "zeros", whole(metrics->zeros));
-    put(b, object, "count", whole(metrics->count));
+    qem_json_put(b, object, "mae", qem_json_real(metrics->mae));
+    qem_json_put(b, object, "mse", qem_json_real(metrics->mse));
+    qem_json_put(b, object, "mre", qem_json_real(metrics->mre));
+    qem_json_put(b, object, "nmse", qem_json_real(metrics->nmse));
+    qem_json_put(b, object, "max_error", qem_json_real(metrics->max_error));
+    qem_json_put(b, object, "zeros", qem_json_whole(metrics->zeros));
+    qem_json_put(b, object, "count", qem_json_whole(metrics->count));
     return object;
 }
 
-static json_t *checksums_object(builder *b, const qem_artifact *artifact)
+static json_t *checksums_object(qem_io_builder *b, const qem_artifact *artifact)
 {
     json_t *object = json_object();
     uint32_t count = qem_artifact_part_count(artifact);
@@ -140,26 +164,29 @@ static json_t *checksums_object(builder *b, const qem_artifact *artifact)
             break;
         }
         qem_checksum(part.data, (size_t)part.bytes, hex);
-        put(b, object, part.name, json_string(hex));
+        qem_json_put(b, object, part.name, json_string(hex));
     }
     return object;
 }
 
-static json_t *root_object(builder *b, const qem_artifact *artifact)
+static json_t *root_object(qem_io_builder *b, const qem_artifact *artifact)
 {
+    if (artifact->recipe.method > QEM_METHOD_QET) b->version = QEM_IO_FORMAT_VERSION; /* a name that format 1 does not know */
     json_t *root = json_object();
-    put(b, root, "name", json_string(artifact->name));
-    put(b, root, "rows", whole(artifact->rows));
-    put(b, root, "cols", whole(artifact->cols));
-    put(b, root, "source_dtype", json_string(qem_dtype_name(artifact->source_dtype)));
-    put(b, root, "method", json_string(qem_method_name(artifact->recipe.method)));
-    put(b, root, "recipe", recipe_object(b, &artifact->recipe));
-    put(b, root, "seed", wide(artifact->seed));
-    put(b, root, "budget_bytes", whole(artifact->budget_bytes));
-    put(b, root, "stages", stage_list(b, artifact));
-    put(b, root, "cells", cells_object(b, artifact));
-    put(b, root, "metrics", metrics_object(b, artifact));
-    put(b, root, "xxh3", checksums_object(b, artifact));
+    qem_json_put(b, root, "name", json_string(artifact->name));
+    qem_json_put(b, root, "rows", qem_json_whole(artifact->rows));
+    qem_json_put(b, root, "cols", qem_json_whole(artifact->cols));
+    qem_json_put(b, root, "source_dtype", json_string(qem_dtype_name(artifact->source_dtype)));
+    qem_json_put(b, root, "method", json_string(qem_method_name(artifact->recipe.method)));
+    qem_json_put(b, root, "recipe", qem_recipe_object(b, &artifact->recipe));
+    qem_json_put(b, root, "seed", wide(artifact->seed));
+    qem_json_put(b, root, "budget_bytes", qem_json_whole(artifact->budget_bytes));
+    qem_json_put(b, root, "stages", stage_list(b, artifact));
+    if (!layers_are_stages(artifact)) qem_json_put_new(b, root, "layers", layer_list(b, artifact));
+    if (artifact->outliers.count) qem_json_put_new(b, root, "outliers", outliers_object(b, &artifact->outliers));
+    qem_json_put(b, root, "cells", cells_object(b, artifact));
+    qem_json_put(b, root, "metrics", metrics_object(b, artifact));
+    qem_json_put(b, root, "xxh3", checksums_object(b, artifact));
     return root;
 }
 
@@ -176,9 +203,9 @@ static qem_status add_self(qem_context *context, const char *body, char **text)
     return QEM_OK;
 }
 
-qem_status qem_artifact_text(qem_context *context, const qem_artifact *artifact, char **text)
+qem_status qem_artifact_text(qem_context *context, const qem_artifact *artifact, char **text, int *version)
 {
-    builder b = { 0 };
+    qem_io_builder b = { 0, 1 };
     json_t *root = root_object(&b, artifact);
     char *body = root && !b.failed ? json_dumps(root, JSON_SORT_KEYS | JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(root);
@@ -187,5 +214,6 @@ qem_status qem_artifact_text(qem_context *context, const qem_artifact *artifact,
                         qem_show(artifact->name).text);
     qem_status status = add_self(context, body, text);
     qem_json_free(body);
+    *version = b.version;
     return status;
 }

@@ -23,9 +23,9 @@
 #define QEM_IO_MAX_ELEMENTS ((uint64_t)1 << 48)
 /* The reference implementation of safetensors refuses longer headers: nobody else could read such a file. */
 #define QEM_IO_MAX_HEADER 100000000u
-/* Decoders read whole words past the last code; this many zero bytes follow every bit stream in memory. */
-#define QEM_IO_SLACK 16
-#define QEM_IO_FORMAT_VERSION 1
+#define QEM_IO_SLACK QEM_STREAM_SLACK
+/* The newest format. A file says 1 as long as nothing in it is newer than that, so that older readers can have it. */
+#define QEM_IO_FORMAT_VERSION 2
 #define QEM_IO_ARTIFACT_KEY "qem.artifact."
 #define QEM_IO_VERSION_KEY "qem.version"
 /* The checksum of the metadata text stands at its very front, so that it covers bytes and not a re-serialisation. */
@@ -121,11 +121,48 @@ qem_status qem_read_u32(const qem_io_reader *reader, const json_t *object, const
 qem_status qem_read_real(const qem_io_reader *reader, const json_t *object, const char *key, double *value);
 qem_status qem_read_string(const qem_io_reader *reader, const json_t *object, const char *key, const char **value);
 qem_status qem_read_dtype(const qem_io_reader *reader, const json_t *object, const char *key, qem_dtype *value);
+/* A member that may be missing: *value stays as it is then. */
+qem_status qem_read_optional_u32(const qem_io_reader *reader, const json_t *object, const char *key, uint32_t least,
+                                 uint32_t most, uint32_t *value);
+qem_status qem_read_flag(const qem_io_reader *reader, const json_t *object, const char *key, int *value);
+/* One of `count` words; *value is its place among them. */
+qem_status qem_read_word(const qem_io_reader *reader, const json_t *object, const char *key, const char *const *words,
+                         uint32_t count, uint32_t *value);
 
-/* The metadata text of an artifact; the caller ends it with qem_release. */
-qem_status qem_artifact_text(qem_context *context, const qem_artifact *artifact, char **text);
-/* "shared", "per_group", "uniform"; the words of the metadata. */
-const char *qem_codebook_kind_word(qem_codebook_kind kind);
+/*
+ * A metadata text as it is built. A json_* call that fails for want of memory gives NULL, and storing a NULL fails: one flag
+ * at the end is enough. `version` is the oldest format whose readers understand all that was put.
+ */
+typedef struct qem_io_builder {
+    int failed;
+    int version;
+} qem_io_builder;
+void qem_json_put(qem_io_builder *builder, json_t *object, const char *key, json_t *value);
+/* The same for a key that readers of format 1 do not know and would pass over. */
+void qem_json_put_new(qem_io_builder *builder, json_t *object, const char *key, json_t *value);
+json_t *qem_json_real(double value); /* null for NaN and infinity */
+json_t *qem_json_whole(uint64_t value);
+
+/* A recipe without its method: keys of format 1 always, newer ones where they are not at their defaults. */
+json_t *qem_recipe_object(qem_io_builder *builder, const qem_recipe *recipe);
+/* The method and recipe of an artifact, with those of further layers. */
+qem_status qem_read_recipe(const qem_io_reader *reader, const json_t *root, qem_artifact *artifact);
+
+/* What a file claims about layers, outliers and one stage, in limits within which no size that follows from it overflows. */
+qem_status qem_read_layers(const qem_io_reader *reader, const json_t *root, qem_artifact *artifact);
+qem_status qem_read_outliers(const qem_io_reader *reader, const json_t *root, qem_artifact *artifact);
+qem_status qem_read_stage(const qem_io_reader *reader, const json_t *object, const qem_artifact *artifact, qem_stage *stage,
+                          int *has_group_bits);
+
+/* The metadata text of an artifact; the caller ends it with qem_release. *version: the oldest format that has all of it. */
+qem_status qem_artifact_text(qem_context *context, const qem_artifact *artifact, char **text, int *version);
+/* The words of the metadata, by number. */
+#define QEM_IO_KINDS 4
+#define QEM_IO_TABLES 2
+#define QEM_IO_AXES 4
+extern const char *const qem_io_kind_words[QEM_IO_KINDS];   /* qem_codebook_kind */
+extern const char *const qem_io_table_words[QEM_IO_TABLES]; /* qem_table */
+extern const char *const qem_io_axis_words[QEM_IO_AXES];    /* qem_axis */
 
 /*
  * A file that appears under its final name whole or not at all. A target that is no regular file (/dev/null, a pipe) is

@@ -98,6 +98,34 @@ qem_status qem_read_string(const qem_io_reader *reader, const json_t *object, co
     return *value ? QEM_OK : wrong(reader, key, "a string");
 }
 
+qem_status qem_read_optional_u32(const qem_io_reader *reader, const json_t *object, const char *key, uint32_t least,
+                                 uint32_t most, uint32_t *value)
+{
+    return json_object_get(object, key) ? qem_read_u32(reader, object, key, least, most, value) : QEM_OK;
+}
+
+qem_status qem_read_flag(const qem_io_reader *reader, const json_t *object, const char *key, int *value)
+{
+    const json_t *member = json_object_get(object, key);
+    if (member && !json_is_boolean(member)) return wrong(reader, key, "true or false");
+    if (member) *value = json_is_true(member);
+    return QEM_OK;
+}
+
+qem_status qem_read_word(const qem_io_reader *reader, const json_t *object, const char *key, const char *const *words,
+                         uint32_t count, uint32_t *value)
+{
+    const char *word = NULL;
+    QEM_TRY(qem_read_string(reader, object, key, &word));
+    for (uint32_t i = 0; i < count; i++) {
+        if (strcmp(words[i], word) != 0) continue;
+        *value = i;
+        return QEM_OK;
+    }
+    return qem_reader_fail(reader, QEM_ERR_FORMAT, "the metadata key '%s' is '%s', which this version of qem does not know",
+                           key, qem_show(word).text);
+}
+
 qem_status qem_read_dtype(const qem_io_reader *reader, const json_t *object, const char *key, qem_dtype *value)
 {
     const char *name = NULL;

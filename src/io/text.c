@@ -69,6 +69,10 @@ void qem_json_free(void *text)
     release(text);
 }
 
+const char *const qem_io_kind_words[QEM_IO_KINDS] = { "shared", "per_group", "uniform", "table" };
+const char *const qem_io_table_words[QEM_IO_TABLES] = { "uniform", "nf" };
+const char *const qem_io_axis_words[QEM_IO_AXES] = { "tensor", "row", "column", "block" };
+
 static const struct {
     const char *name;
     qem_dtype dtype;

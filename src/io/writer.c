@@ -23,6 +23,7 @@ struct qem_writer {
     uint32_t count, capacity;
     json_t *taken;    /* set of the names in use */
     json_t *metadata; /* key -> text */
+    int version;      /* of the format: the oldest that has all that was added */
 };
 
 /* ------------------------------------------------------------------------------------------------ its memory ---- */
@@ -57,6 +58,7 @@ static qem_status fill_writer(qem_context *context, const char *path, qem_writer
     void *memory = NULL;
     QEM_TRY(writer_allocate(context, writer, strlen(path) + 1, &memory));
     writer->path = memcpy(memory, path, strlen(path) + 1);
+    writer->version = 1;
     writer->taken = json_object();
     writer->metadata = json_object();
     if (!writer->taken || !writer->metadata) return qem_fail(context, QEM_ERR_MEMORY, "%s: out of memory", path);
@@ -148,12 +150,15 @@ static qem_status add_part(qem_context *context, qem_writer *writer, const qem_a
 static qem_status add_text(qem_context *context, qem_writer *writer, const qem_artifact *artifact)
 {
     char *text = NULL;
+    int version = 1;
     char key[sizeof QEM_IO_ARTIFACT_KEY + 256];
-    QEM_TRY(qem_artifact_text(context, artifact, &text));
+    QEM_TRY(qem_artifact_text(context, artifact, &text, &version));
     snprintf(key, sizeof key, "%s%s", QEM_IO_ARTIFACT_KEY, artifact->name);
     int failed = json_object_set_new(writer->metadata, key, json_string(text));
     qem_release(context, text);
-    return failed ? qem_fail(context, QEM_ERR_MEMORY, "%.400s: out of memory", writer->path) : QEM_OK;
+    if (failed) return qem_fail(context, QEM_ERR_MEMORY, "%.400s: out of memory", writer->path);
+    if (version > writer->version) writer->version = version;
+    return QEM_OK;
 }
 
 qem_status qem_writer_add_artifact(qem_context *context, qem_writer *writer, const qem_artifact *artifact)
@@ -240,7 +245,7 @@ static int build_header(const qem_writer *writer, const entry **sorted, json_t *
     if (json_object_size(writer->metadata) > 0) {
         char version[16];
         json_t *metadata = json_object();
-        snprintf(version, sizeof version, "%d", QEM_IO_FORMAT_VERSION);
+        snprintf(version, sizeof version, "%d", writer->version);
         if (json_object_set_new(root, "__metadata__", metadata) != 0 ||
             json_object_set_new(metadata, QEM_IO_VERSION_KEY, json_string(version)) != 0 ||
             json_object_update(metadata, writer->metadata) != 0)

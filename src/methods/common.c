@@ -51,10 +51,18 @@ qem_kmeans_args qem_fit_kmeans_args(const qem_fit *fit)
     return args;
 }
 
-qem_status qem_fit_kmeans(qem_fit *fit)
+qem_status qem_fit_kmeans_exact(qem_fit *fit)
 {
     const qem_kmeans_args args = qem_fit_kmeans_args(fit);
     return fit->backend->kmeans(fit->context, &args);
+}
+
+qem_status qem_fit_kmeans(qem_fit *fit)
+{
+    QEM_TRY(qem_fit_kmeans_exact(fit));
+    if (!fit->recipe.codebook_bits) return QEM_OK;
+    QEM_TRY(qem_fit_round_codebook(fit));
+    return qem_fit_assign(fit);
 }
 
 qem_status qem_fit_assign(qem_fit *fit)
@@ -71,6 +79,18 @@ qem_status qem_fit_scalar_labels(qem_fit *fit, const float *levels, uint64_t k)
     for (uint64_t j = 0; j + 1 < k; j++) thresholds[j] = qem_threshold(((double)levels[j] + (double)levels[j + 1]) * 0.5);
     const qem_status status =
         fit->backend->scalar_assign(fit->context, fit->points.x, fit->point_count, thresholds, k, fit->labels);
+    qem_release(fit->context, memory);
+    return status;
+}
+
+qem_status qem_fit_table(qem_fit *fit, qem_table table)
+{
+    void *memory;
+    QEM_TRY(qem_allocate(fit->context, fit->k, sizeof(float), &memory));
+    float *levels = memory;
+    for (uint64_t j = 0; j < fit->k; j++) levels[j] = qem_table_level(table, fit->k, (uint32_t)j);
+    fit->table = table;
+    const qem_status status = qem_fit_scalar_labels(fit, levels, fit->k);
     qem_release(fit->context, memory);
     return status;
 }

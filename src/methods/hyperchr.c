@@ -3,6 +3,7 @@
  * centroids in proportion to its sub-vectors and a k-means of its own; all centroids form one shared codebook. l = 1 is vq.
  * Beyond the paper: afterwards every sub-vector may take any centroid (assign), and all centroids may be moved together (refine).
  */
+#include <math.h>
 #include <string.h>
 
 #include "../core/fixed.h"
@@ -94,12 +95,43 @@ static qem_status list_cells(qem_fit *fit, const partition_state *state)
     return QEM_OK;
 }
 
+/* The high-rate optimum in the place of the counts: (count * variance)^(dim/(dim+2)) of each cell, in units whose sum is about
+ * 2^36. Count times variance is the objective of one centroid. */
+static qem_status weigh_cells(qem_fit *fit, uint64_t *counts)
+{
+    const uint64_t cells = fit->cells.count;
+    const double power = (double)fit->points.dim / ((double)fit->points.dim + 2.0);
+    void *objective, *codebook = NULL, *labels = NULL;
+    double sum = 0.0;
+    QEM_TRY(qem_allocate(fit->context, cells, sizeof(double), &objective));
+    double *weight = objective;
+    qem_status status = fit->backend->alloc(fit->context, cells * fit->points.dim, sizeof(float), &codebook);
+    if (status == QEM_OK) status = fit->backend->alloc(fit->context, fit->point_count, sizeof(uint32_t), &labels);
+    for (uint64_t c = 0; c < cells; c++) {
+        fit->problems[c].k = 1;
+        fit->problems[c].codebook_offset = c * fit->points.dim;
+    }
+    const qem_kmeans_args args = { .points = fit->points, .problems = fit->problems, .problem_count = cells,
+                                   .codebook_dtype = QEM_DTYPE_F32, .iterations = 1, .restarts = 1, .seed = fit->context->seed,
+                                   .element_weight = fit->element_weight, .point_weight = fit->point_weight,
+                                   .codebook = codebook, .labels = labels, .objective = weight };
+    if (status == QEM_OK) status = fit->backend->kmeans(fit->context, &args);
+    for (uint64_t c = 0; c < cells && status == QEM_OK; c++) sum += weight[c] = pow(weight[c], power);
+    for (uint64_t c = 0; c < cells && status == QEM_OK; c++)
+        counts[c] = 1 + (sum > 0.0 ? (uint64_t)(weight[c] / sum * 68719476736.0) : 0);
+    fit->backend->release(fit->context, labels);
+    fit->backend->release(fit->context, codebook);
+    qem_release(fit->context, objective);
+    return status;
+}
+
 /* Shares the centroids out; where a cell has fewer distinct sub-vectors than its share, the rest goes to the others. */
 static qem_status share_centroids(qem_fit *fit, uint64_t *table)
 {
     const uint64_t cells = fit->cells.count;
     uint64_t *counts = table, *most = table + cells, *share = most + cells, *distinct = share + cells;
     for (uint64_t c = 0; c < cells; c++) counts[c] = most[c] = fit->problems[c].count;
+    if (fit->recipe.allocation == QEM_ALLOCATION_VARIANCE) QEM_TRY(weigh_cells(fit, counts));
     for (int limited = 1; limited;) {
         QEM_TRY(qem_allocate_centroids(fit->context, fit->k, cells, counts, most, share));
         for (uint64_t c = 0; c < cells; c++) fit->problems[c].k = share[c];
@@ -190,6 +222,10 @@ static int is_global(const qem_recipe *recipe)
 static qem_status refine(qem_fit *fit)
 {
     void *memory;
+    if (fit->element_weight || (fit->point_weight && fit->recipe.refine))
+        return qem_fail(fit->context, QEM_ERR_UNSUPPORTED,
+                        "hyperchr: refining and global assignment over cells cannot be weighted (importance, scales): take one "
+                        "interval, or assign within the cells");
     QEM_TRY(qem_allocate(fit->context, fit->cells.count + 1, sizeof(uint64_t), &memory));
     uint64_t *offsets = memory;
     offsets[0] = 0;
@@ -210,6 +246,18 @@ static qem_status refine(qem_fit *fit)
     return status;
 }
 
+/* The codes against the codebook as stored, which rounding has moved. */
+static qem_status round_codebook(qem_fit *fit)
+{
+    if (!fit->recipe.codebook_bits) return QEM_OK;
+    QEM_TRY(qem_fit_round_codebook(fit));
+    if (is_global(&fit->recipe)) {
+        QEM_TRY(qem_fit_problems(fit, 1));
+        fit->problems[0] = (qem_problem){ .step = 1, .count = fit->point_count, .k = fit->k, .width = fit->points.dim };
+    }
+    return qem_fit_assign(fit);
+}
+
 static qem_status fit_cells(qem_fit *fit)
 {
     if (fit->recipe.intervals == 1) { /* one cell: refining passes are passes like the others */
@@ -217,8 +265,9 @@ static qem_status fit_cells(qem_fit *fit)
         fit->recipe.iterations = passes < fit->recipe.refine ? UINT32_MAX : passes;
         return qem_fit_kmeans(fit);
     }
-    QEM_TRY(qem_fit_kmeans(fit));
-    return is_global(&fit->recipe) ? refine(fit) : QEM_OK;
+    QEM_TRY(qem_fit_kmeans_exact(fit));
+    if (is_global(&fit->recipe)) QEM_TRY(refine(fit));
+    return round_codebook(fit);
 }
 
 /* ---- new rows ---- */
@@ -283,6 +332,7 @@ const qem_method_ops qem_hyperchr_ops = {
     .default_dim = 4,
     .most_k = 1u << 24,
     .intervals = 1,
+    .allocates = 1,
     .partition = partition,
     .fit = fit_cells,
     .encode = encode,

@@ -2,22 +2,18 @@
  * The scalar codebook of least mean squared error (Lloyd 1982, Max 1960), for the whole tensor. The start comes from the
  * distinct values where they are few, else from a histogram whose bins are fine near the mean and coarse far out: exact
  * dynamic programming on it for up to 256 levels, the high-rate density^(1/3) (Panter and Dite 1951) above. Exact Lloyd
- * passes over all elements follow.
+ * passes over all elements follow. Weighted, every sum is one of weights; the codes are those of the nearest levels as ever.
  */
-#include <float.h>
+#include "lloydmax.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../core/fixed.h"
 #include "../core/half.h"
-#include "../core/ordered_key.h"
 #include "../core/threshold.h"
 #include "registry.h"
-
-#define BINS 65536
-#define MOST_DP_LEVELS 256
-#define MOST_EXACT_VALUES 8192 /* distinct values that stand for themselves in the start */
 
 static qem_status partition(qem_fit *fit)
 {
@@ -29,151 +25,17 @@ static qem_status partition(qem_fit *fit)
     return QEM_OK;
 }
 
-/* The occupied bins, relative to the mean: where each stands, its width, and prefix sums of count, count*x and count*x^2. */
-typedef struct histogram {
-    uint64_t bins;
-    double *at, *width;             /* [bins] */
-    double *count, *first, *second; /* prefix sums, [bins + 1] */
-} histogram;
-
-static double key_value(uint32_t key)
-{
-    const float x = qem_from_ordered_key(key);
-    if (isfinite(x)) return x;
-    return key >> 31 ? FLT_MAX : -FLT_MAX;
-}
-
-static void add_bin(histogram *h, double at, double width, uint64_t count)
-{
-    const uint64_t i = h->bins++;
-    const double n = (double)count;
-    h->at[i] = at;
-    h->width[i] = width;
-    h->count[i + 1] = h->count[i] + n;
-    h->first[i + 1] = h->first[i] + n * at;
-    h->second[i + 1] = h->second[i] + n * at * at;
-}
-
-static qem_status make_histogram(qem_context *context, uint64_t most, histogram *h)
-{
-    void *memory;
-    QEM_TRY(qem_allocate_zero(context, most + 1, 5 * sizeof(double), &memory));
-    h->bins = 0;
-    h->at = memory;
-    h->width = h->at + most + 1;
-    h->count = h->width + most + 1;
-    h->first = h->count + most + 1;
-    h->second = h->first + most + 1;
-    return QEM_OK;
-}
-
-/* ---- start by dynamic programming ---- */
-
-/* Squared error of bins i .. j-1 about their mean. */
-static double interval_cost(const histogram *h, uint64_t i, uint64_t j)
-{
-    const double n = h->count[j] - h->count[i], s = h->first[j] - h->first[i], q = h->second[j] - h->second[i];
-    const double cost = q - s * s / n;
-    return cost > 0.0 ? cost : 0.0;
-}
-
-typedef struct dp_row {
-    const histogram *h;
-    const double *before; /* before[j]: least cost of the first j bins with one level less */
-    double *now;
-    uint16_t *cut;        /* where the last interval begins */
-    uint32_t least;       /* intervals before: no fewer bins can be used */
-} dp_row;
-
-/* now[j] for j in low .. high; the best cut grows with j, so it is searched between those of the neighbours. */
-static void solve(const dp_row *row, uint32_t low, uint32_t high, uint32_t cut_low, uint32_t cut_high)
-{
-    const uint32_t j = low + (high - low) / 2;
-    double best = INFINITY;
-    uint32_t best_cut = cut_low;
-    const uint32_t last = cut_high < j - 1 ? cut_high : j - 1;
-    for (uint32_t i = cut_low > row->least ? cut_low : row->least; i <= last; i++) {
-        const double cost = row->before[i] + interval_cost(row->h, i, j);
-        if (cost < best) {
-            best = cost;
-            best_cut = i;
-        }
-    }
-    row->now[j] = best;
-    row->cut[j] = (uint16_t)best_cut;
-    if (j > low) solve(row, low, j - 1, cut_low, best_cut);
-    if (j < high) solve(row, j + 1, high, best_cut, cut_high);
-}
-
-/* The means of the k intervals of least cost; k <= bins. */
-static qem_status start_by_dp(qem_context *context, const histogram *h, uint32_t k, double *levels)
-{
-    void *memory;
-    const uint64_t width = (uint64_t)h->bins + 1;
-    QEM_TRY(qem_allocate(context, width, 2 * sizeof(double) + k * sizeof(uint16_t), &memory));
-    double *before = memory, *now = before + width;
-    uint16_t *cuts = (uint16_t *)(now + width);
-    for (uint32_t j = 1; j <= h->bins; j++) before[j] = interval_cost(h, 0, j);
-    before[0] = 0.0;
-    for (uint32_t level = 1; level < k; level++) {
-        const dp_row row = { h, before, now, cuts + level * width, level };
-        solve(&row, level + 1, h->bins, level, h->bins - 1);
-        double *swap = before;
-        before = now;
-        now = swap;
-    }
-    uint32_t end = h->bins;
-    for (uint32_t level = k; level-- > 0;) {
-        const uint32_t begin = level ? cuts[level * width + end] : 0;
-        levels[level] = (h->first[end] - h->first[begin]) / (h->count[end] - h->count[begin]);
-        end = begin;
-    }
-    qem_release(context, memory);
-    return QEM_OK;
-}
-
-/* ---- start by companding ---- */
-
-/* x^(1/3) for x > 0 by Newton's iteration: IEEE operations only, so that libraries of mathematics make no difference. */
-static double cube_root(double x)
-{
-    int exponent;
-    double m = frexp(x, &exponent);
-    while (exponent % 3) {
-        m *= 0.5;
-        exponent++;
-    }
-    double y = 0.5 * m + 0.5; /* m lies in [1/8, 1) */
-    for (int i = 0; i < 8; i++) y = (2.0 * y + m / (y * y)) / 3.0;
-    return ldexp(y, exponent / 3);
-}
-
-/* Levels at the middle of k equal parts of the integral of density^(1/3). */
-static void start_by_density(const histogram *h, uint64_t k, double *levels)
-{
-    double total = 0.0;
-    for (uint64_t b = 0; b < h->bins; b++) total += cube_root((h->count[b + 1] - h->count[b]) * h->width[b] * h->width[b]);
-    double sum = 0.0;
-    uint64_t j = 0;
-    for (uint64_t b = 0; b < h->bins; b++) {
-        const double weight = cube_root((h->count[b + 1] - h->count[b]) * h->width[b] * h->width[b]);
-        for (; j < k && ((double)j + 0.5) * total / (double)k <= sum + weight; j++)
-            levels[j] = h->at[b] + h->width[b] * ((((double)j + 0.5) * total / (double)k - sum) / weight - 0.5);
-        sum += weight;
-    }
-    for (; j < k; j++) levels[j] = h->at[h->bins - 1]; /* what rounding left over */
-}
-
 /* ---- Lloyd ---- */
 
 typedef struct lloyd_state {
-    double center;     /* levels are relative to it */
-    int shift;
-    double total;      /* sum of (x - center)^2, for the tolerance */
+    qem_scalar_weights weights; /* levels are relative to its center */
+    int plain_shift;   /* of sums without weights */
+    double total;      /* sum of (weighted) (x - center)^2, for the tolerance */
     double low, high;  /* extremes of the data */
     double *levels;    /* [k], ascending */
     float *thresholds; /* [k - 1], absolute */
-    uint64_t *counts;
+    uint64_t *counts;  /* of elements; weighted, sums of weights in their unit */
+    uint64_t *members; /* of elements; only while empty levels are repaired */
     int64_t *sums;
 } lloyd_state;
 
@@ -203,7 +65,7 @@ static int split_intervals(const lloyd_state *state, uint64_t k, candidate *cand
     uint64_t found = 0, next = 0;
     for (uint64_t j = 0; j < k; j++) {
         const double low = j ? state->thresholds[j - 1] : state->low, high = j + 1 < k ? state->thresholds[j] : state->high;
-        if (state->counts[j] < 2 || !(high > low)) continue;
+        if (state->members[j] < 2 || !state->counts[j] || !(high > low)) continue;
         candidates[found++] = (candidate){ (double)state->counts[j] * (high - low) * (high - low), high - low, j };
     }
     qsort(candidates, found, sizeof *candidates, by_weight);
@@ -220,31 +82,45 @@ static int split_intervals(const lloyd_state *state, uint64_t k, candidate *cand
 static qem_status repair_empty(qem_fit *fit, const lloyd_state *state, int *moved)
 {
     void *memory;
+    if (state->weights.weight)
+        QEM_TRY(fit->backend->scalar_step(fit->context, fit->points.x, fit->point_count, state->thresholds, fit->k,
+                                          state->weights.center, state->plain_shift, state->members, state->sums));
     QEM_TRY(qem_allocate(fit->context, fit->k, sizeof(candidate), &memory));
     *moved |= split_intervals(state, fit->k, memory);
     qem_release(fit->context, memory);
     return QEM_OK;
 }
 
+/* counts and sums of every level under the thresholds. */
+static qem_status sum_levels(qem_fit *fit, const lloyd_state *state)
+{
+    const qem_scalar_weights *w = &state->weights;
+    if (w->weight)
+        return fit->backend->scalar_weighted_step(fit->context, fit->points.x, w->weight, fit->point_count, state->thresholds, fit->k,
+                                                  w->center, w->shift, w->sum_shift, state->counts, state->sums);
+    return fit->backend->scalar_step(fit->context, fit->points.x, fit->point_count, state->thresholds, fit->k, w->center,
+                                     w->sum_shift, state->counts, state->sums);
+}
+
 static qem_status lloyd(qem_fit *fit, lloyd_state *state)
 {
+    const qem_scalar_weights *w = &state->weights;
     const uint64_t k = fit->k;
     double before = INFINITY;
     for (uint32_t pass = 0; pass < fit->recipe.iterations; pass++) {
         QEM_TRY(qem_report_progress(fit->context, "Lloyd-Max", (double)pass / fit->recipe.iterations));
         for (uint64_t j = 0; j + 1 < k; j++)
-            state->thresholds[j] = qem_threshold(state->center + 0.5 * (state->levels[j] + state->levels[j + 1]));
-        QEM_TRY(fit->backend->scalar_step(fit->context, fit->points.x, fit->point_count, state->thresholds, k, state->center,
-                                          state->shift, state->counts, state->sums));
+            state->thresholds[j] = qem_threshold(w->center + 0.5 * (state->levels[j] + state->levels[j + 1]));
+        QEM_TRY(sum_levels(fit, state));
         int moved = 0, empty = 0;
         double explained = 0.0;
         for (uint64_t j = 0; j < k; j++) {
             empty |= state->counts[j] == 0;
             if (!state->counts[j]) continue;
-            const double level = ldexp((double)state->sums[j] / (double)state->counts[j], -state->shift);
+            const double level = ldexp((double)state->sums[j] / (double)state->counts[j], w->shift - w->sum_shift);
             moved |= level != state->levels[j];
             state->levels[j] = level;
-            explained += level * level * (double)state->counts[j];
+            explained += level * level * (double)state->counts[j] * w->unit;
         }
         if (empty && pass + 1 < fit->recipe.iterations) {
             QEM_TRY(repair_empty(fit, state, &moved));
@@ -262,95 +138,69 @@ static qem_status store(qem_fit *fit, const lloyd_state *state)
 {
     float *stored = (float *)state->sums; /* done with; 8 bytes a level */
     for (uint64_t j = 0; j < fit->k; j++) {
-        float level = (float)(state->center + state->levels[j]) + 0.0f;
+        float level = (float)(state->weights.center + state->levels[j]) + 0.0f;
         if (fit->recipe.codebook == QEM_DTYPE_F16) level = qem_f16_to_f32(qem_f32_to_f16(level));
         if (!isfinite(level))
-            return qem_fail(fit->context, QEM_ERR_RANGE, "lloydmax: level %g is beyond the range of %s", state->center + state->levels[j],
-                            qem_dtype_name(fit->recipe.codebook));
+            return qem_fail(fit->context, QEM_ERR_RANGE, "lloydmax: level %g is beyond the range of %s",
+                            state->weights.center + state->levels[j], qem_dtype_name(fit->recipe.codebook));
         stored[j] = level;
     }
     QEM_TRY(fit->backend->to_device(fit->context, fit->codebook, stored, fit->k * sizeof(float)));
+    if (fit->recipe.codebook_bits) {
+        QEM_TRY(qem_fit_round_codebook(fit));
+        QEM_TRY(fit->backend->to_host(fit->context, stored, fit->codebook, fit->k * sizeof(float)));
+    }
     return qem_fit_scalar_labels(fit, stored, fit->k);
 }
 
-static qem_status start_from(qem_fit *fit, const histogram *h, double *levels)
+/* Center, shifts and total. */
+static qem_status weigh(qem_fit *fit, lloyd_state *state)
 {
-    if (fit->k == h->bins) {
-        memcpy(levels, h->at, (size_t)fit->k * sizeof(double));
-        return QEM_OK;
+    const qem_backend *backend = fit->backend;
+    const float *x = fit->points.x, *weight = fit->element_weight ? fit->element_weight : fit->point_weight;
+    const uint64_t count = fit->point_count;
+    qem_scalar_weights *w = &state->weights;
+    float least = 1.0f, largest = 1.0f;
+    double unused, moments[3];
+    if (weight) QEM_TRY(backend->extremes(fit->context, weight, count, &least, &largest));
+    w->weight = least < largest ? weight : NULL; /* all the same: as if there were none */
+    w->unit = 1.0;
+    if (w->weight) {
+        QEM_TRY(backend->weighted_moments(fit->context, x, weight, count, 0.0, moments));
+        w->center = moments[1] / moments[0];
+        QEM_TRY(backend->weighted_moments(fit->context, x, weight, count, w->center, moments));
+        state->total = moments[2];
+        w->shift = qem_fixed_shift(count, largest);
+        w->unit = ldexp(1.0, -w->shift);
+    } else {
+        QEM_TRY(backend->mean(fit->context, x, count, &w->center));
+        QEM_TRY(backend->sum(fit->context, x, count, w->center, &unused, &state->total));
     }
-    if (fit->k <= MOST_DP_LEVELS && fit->k < h->bins) return start_by_dp(fit->context, h, (uint32_t)fit->k, levels);
-    start_by_density(h, fit->k, levels);
+    const double reach = fmax(state->high - w->center, w->center - state->low);
+    state->plain_shift = qem_fixed_shift(count, reach);
+    w->sum_shift = w->weight ? qem_fixed_shift(count, reach * (double)largest) : state->plain_shift;
     return QEM_OK;
-}
-
-/* Bins by the top 16 bits of x - center. */
-static qem_status bin_by_key(qem_fit *fit, double center, histogram *h)
-{
-    void *memory;
-    QEM_TRY(qem_allocate(fit->context, BINS, sizeof(uint64_t), &memory));
-    const uint64_t *counts = memory;
-    const qem_status status = fit->backend->scalar_histogram(fit->context, fit->points.x, fit->point_count, center, memory);
-    for (uint32_t b = 0; b < BINS && status == QEM_OK; b++) {
-        const double low = key_value(b << 16), high = key_value(b << 16 | 0xffffu);
-        if (counts[b]) add_bin(h, 0.5 * (low + high), high - low > DBL_MIN ? high - low : DBL_MIN, counts[b]);
-    }
-    qem_release(fit->context, memory);
-    return status;
-}
-
-/* A bin for each distinct value, if there are few; its width reaches half-way to its neighbours. */
-static qem_status bin_by_value(qem_fit *fit, double center, uint64_t limit, histogram *h)
-{
-    void *memory;
-    uint64_t found;
-    QEM_TRY(qem_allocate(fit->context, limit, sizeof(float) + sizeof(uint64_t), &memory));
-    uint64_t *counts = memory;
-    float *values = (float *)(counts + limit);
-    const qem_status status =
-        fit->backend->distinct_values(fit->context, fit->points.x, fit->point_count, limit, values, counts, &found);
-    for (uint64_t i = 0; i < found && found <= limit && status == QEM_OK; i++) {
-        const double low = values[i > 0 ? i - 1 : 0], high = values[i + 1 < found ? i + 1 : i];
-        add_bin(h, (double)values[i] - center, high > low ? 0.5 * (high - low) : DBL_MIN, counts[i]);
-    }
-    qem_release(fit->context, memory);
-    return status;
-}
-
-static qem_status start(qem_fit *fit, lloyd_state *state)
-{
-    const uint64_t limit = fit->k > MOST_EXACT_VALUES ? fit->k : MOST_EXACT_VALUES;
-    histogram h;
-    QEM_TRY(make_histogram(fit->context, limit > BINS ? limit : BINS, &h));
-    qem_status status = bin_by_value(fit, state->center, limit, &h);
-    if (status == QEM_OK && h.bins == 0) status = bin_by_key(fit, state->center, &h);
-    if (status == QEM_OK) status = start_from(fit, &h, state->levels);
-    qem_release(fit->context, h.at);
-    return status;
 }
 
 static qem_status fit_levels(qem_fit *fit)
 {
     lloyd_state state;
     float min, max;
-    double sum;
     void *memory;
+    int exact = 0;
     memset(&state, 0, sizeof state);
-    const qem_backend *backend = fit->backend;
-    QEM_TRY(backend->extremes(fit->context, fit->points.x, fit->point_count, &min, &max));
-    QEM_TRY(backend->mean(fit->context, fit->points.x, fit->point_count, &state.center));
-    QEM_TRY(backend->sum(fit->context, fit->points.x, fit->point_count, state.center, &sum, &state.total));
+    QEM_TRY(fit->backend->extremes(fit->context, fit->points.x, fit->point_count, &min, &max));
     state.low = min;
     state.high = max;
-    const double reach = fmax((double)max - state.center, state.center - (double)min);
-    state.shift = qem_fixed_shift(fit->point_count, reach);
-    QEM_TRY(qem_allocate(fit->context, fit->k, 4 * sizeof(double), &memory));
+    QEM_TRY(weigh(fit, &state));
+    QEM_TRY(qem_allocate(fit->context, fit->k, 5 * sizeof(double), &memory));
     state.levels = memory;
     state.counts = (uint64_t *)memory + fit->k;
     state.sums = (int64_t *)memory + 2 * fit->k;
     state.thresholds = (float *)((double *)memory + 3 * fit->k);
-    qem_status status = start(fit, &state);
-    if (status == QEM_OK) status = lloyd(fit, &state);
+    state.members = state.weights.weight ? (uint64_t *)memory + 4 * fit->k : state.counts;
+    qem_status status = qem_lloydmax_start(fit, &state.weights, state.levels, &exact);
+    if (status == QEM_OK && !(exact && state.weights.weight)) status = lloyd(fit, &state); /* it would move what has no weight */
     if (status == QEM_OK) status = store(fit, &state);
     qem_release(fit->context, memory);
     return status;

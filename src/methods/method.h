@@ -11,6 +11,7 @@
 typedef struct qem_fit {
     qem_context *context;
     const qem_backend *backend;
+    qem_codebook_kind kind;
     qem_recipe recipe;      /* resolved: every default filled in */
     qem_subvectors points;  /* the matrix as the blocks before leave it (standardized, swapped), cut by recipe.dim */
     uint64_t point_count;   /* rows * groups */
@@ -27,6 +28,8 @@ typedef struct qem_fit {
     /* set by fit */
     float *codebook;        /* device, as stored (rounded to the stored type) in the layout of qem_stage */
     uint32_t *labels;       /* device, [point_count] */
+    uint16_t *codebook_codes; /* host; recipe.codebook_bits: the integers of the codebook, */
+    float *codebook_scale;    /* host: and step and least value of each component (qem_stage) */
     float scale, mean;      /* uniform grids */
     qem_table table;        /* QEM_CODEBOOK_TABLE */
     uint8_t *group_bits;    /* host, [groups], or NULL; k is then that of the widest group */
@@ -40,18 +43,23 @@ typedef struct qem_method_ops {
     qem_method id;
     const char *name;
     qem_codebook_kind kind;
+    qem_table table;        /* QEM_CODEBOOK_TABLE */
     uint32_t default_dim;
     int scalar;             /* 1: dim must be 1 */
     int power_of_two;       /* 1: k is rounded down to a power of two (a grid has no codebook that could be shorter) */
-    uint64_t most_k;
+    uint64_t least_k, most_k;
     uint32_t default_levels;
     int intervals;          /* 1: recipe.intervals has a meaning */
+    int rotates;            /* 1: the columns are rotated: no swaps, no weights of elements, no mixed rates */
+    int allocates;          /* 1: recipe.allocation has a meaning */
 
     /* Vector methods: cuts the points into problems and lowers fit->k to the distinct sub-vectors there are. */
     qem_status (*partition)(qem_fit *fit);
-    /* Methods with units of their own (grid, nf): the scale and mean of each for fit->k levels, written to the affine step's f32
-     * tables (its sizes are set, has_scale and has_mean say which tables are there). x: device, the matrix before that step. */
-    qem_status (*units)(qem_fit *fit, const float *x, qem_affine *affine);
+    /* Methods with units of their own (grid, nf): the scale and mean of each, written to the affine step's f32 tables (its sizes
+     * are set; has_scale and has_mean say which tables are there). x: device, [rows, cols], the matrix before that step. */
+    int units_have_means;
+    qem_status (*units)(qem_context *context, const qem_backend *backend, const float *x, uint64_t rows, uint64_t cols,
+                        qem_affine *affine);
     /* Codebook and labels for fit->k. */
     qem_status (*fit)(qem_fit *fit);
     /* Labels of new rows: the points are theirs, the codebook that of stage 0 of `base` in device memory. */
@@ -62,14 +70,20 @@ typedef struct qem_method_ops {
 
 /* Problem list on the host, released with the fit. */
 qem_status qem_fit_problems(qem_fit *fit, uint64_t count);
-/* k-means over fit->problems into fit->codebook and fit->labels: the fit of every vector method. */
+/* k-means over fit->problems into fit->codebook and fit->labels: the fit of every vector method; the second rounds the
+ * codebook to recipe.codebook_bits too. */
+qem_status qem_fit_kmeans_exact(qem_fit *fit);
 qem_status qem_fit_kmeans(qem_fit *fit);
+/* Rounds fit->codebook to integers of recipe.codebook_bits; nothing to do when that is 0. The labels are stale then. */
+qem_status qem_fit_round_codebook(qem_fit *fit);
 /* The arguments of both, to be changed by who needs other points. */
 qem_kmeans_args qem_fit_kmeans_args(const qem_fit *fit);
 /* Labels for fit->problems against fit->codebook. */
 qem_status qem_fit_assign(qem_fit *fit);
 /* Labels against k ascending levels: nearest, a tie goes up. `levels` is host memory. */
 qem_status qem_fit_scalar_labels(qem_fit *fit, const float *levels, uint64_t k);
+/* Labels against the levels of a fixed table, which fit->table then names. */
+qem_status qem_fit_table(qem_fit *fit, qem_table table);
 /* Encodes new rows against a scalar codebook or grid. */
 qem_status qem_encode_scalar(qem_fit *fit, const qem_artifact *base);
 /* k-means problem number g = column group g, for every group. */

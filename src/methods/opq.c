@@ -72,6 +72,7 @@ const qem_method_ops qem_opq_ops = {
     .id = QEM_METHOD_OPQ,
     .name = "opq",
     .kind = QEM_CODEBOOK_PER_GROUP,
+    .rotates = 1,
     .default_dim = 4,
     .most_k = 1u << 24,
     .partition = partition,

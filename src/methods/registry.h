@@ -8,6 +8,6 @@
 const qem_method_ops *qem_method_find(qem_method method);
 
 extern const qem_method_ops qem_rtn_ops, qem_lloydmax_ops, qem_vq_ops, qem_pq_ops, qem_hyperchr_ops, qem_qet_ops,
-    qem_opq_ops, qem_lopq_ops;
+    qem_grid_ops, qem_nf_ops, qem_opq_ops, qem_lopq_ops;
 
 #endif

@@ -189,7 +189,7 @@ void expect_reference(const Large &large)
     const uint64_t rows = large.rows, cols = large.cols;
     std::vector<uint16_t> first_half, first_brain;
     for (qem_isa isa : available_isas())
-        for (uint32_t threads : { 1, 3 }) {
+        for (uint32_t threads : thread_counts({ 1, 3 })) {
             SCOPED_TRACE(std::string(qem_isa_name(isa)) + ", " + std::to_string(threads) + " threads");
             const Context one(with_threads(threads, isa));
             const struct {
@@ -218,39 +218,51 @@ void expect_reference(const Large &large)
                 ASSERT_EQ(brain, first_brain);
                 continue;
             }
-            for (size_t i = 0; i < expected.size(); i++) {
-                ASSERT_EQ(value_of_f16(half[i + 1]), round_to_f16(expected[i])) << i;
-                ASSERT_EQ(value_of_bf16(brain[i + 1]), round_to_bf16(expected[i])) << i;
-            }
+            const size_t count = expected.size();
+            ASSERT_EQ(first_not_rounded(half.data() + 1, expected.data(), count, QEM_DTYPE_F16), count);
+            ASSERT_EQ(first_not_rounded(brain.data() + 1, expected.data(), count, QEM_DTYPE_BF16), count);
             first_half = half;
             first_brain = brain;
         }
 }
 
-TEST(Dequantize, LargeOutputsEqualTheReference)
+constexpr Large kLarge[] = {
+    { QEM_METHOD_PQ, 2100, 1040, 16, 4, 0, QEM_DTYPE_F32 },  // tiles of groups
+    { QEM_METHOD_PQ, 1300, 1640, 200, 4, 0, QEM_DTYPE_F32 }, // narrow tiles inside wide ones
+    { QEM_METHOD_PQ, 1300, 1642, 200, 4, 0, QEM_DTYPE_F16 }, // with a tail group
+    { QEM_METHOD_PQ, 1100, 2080, 100, 8, 0, QEM_DTYPE_F16 },
+    { QEM_METHOD_PQ, 1100, 2080, 250, 2, 0, QEM_DTYPE_F32 },
+    { QEM_METHOD_PQ, 1000, 2100, 60, 3, 0, QEM_DTYPE_F32 },
+    { QEM_METHOD_PQ, 300000, 8, 4, 4, 0, QEM_DTYPE_F32 }, // rows shorter than a line
+    { QEM_METHOD_PQ, 3, 800001, 3, 4, 0, QEM_DTYPE_F32 }, // rows far too long for a tile
+    { QEM_METHOD_VQ, 2000, 1100, 500, 4, 0, QEM_DTYPE_F16 },
+    { QEM_METHOD_VQ, 2000, 1101, 500, 4, 0, QEM_DTYPE_F32 },
+    { QEM_METHOD_LLOYDMAX, 1500, 1501, 16, 1, 0, QEM_DTYPE_F32 },
+    { QEM_METHOD_RTN, 1500, 1501, 256, 1, 0, QEM_DTYPE_F32 },
+    { QEM_METHOD_QET, 900, 1501, 32, 4, 2, QEM_DTYPE_F16 }, // leaves of several widths, by rows
+    { QEM_METHOD_QET, 700, 1536, 32, 4, 2, QEM_DTYPE_F16 }, // strips
+    { QEM_METHOD_QET, 300, 4096, 100, 4, 3, QEM_DTYPE_F32 },
+};
+
+std::string name_of(const Large &large)
 {
-    const Large all[] = {
-        { QEM_METHOD_PQ, 2100, 1040, 16, 4, 0, QEM_DTYPE_F32 },  // tiles of groups
-        { QEM_METHOD_PQ, 1300, 1640, 200, 4, 0, QEM_DTYPE_F32 }, // narrow tiles inside wide ones
-        { QEM_METHOD_PQ, 1300, 1642, 200, 4, 0, QEM_DTYPE_F16 }, // with a tail group
-        { QEM_METHOD_PQ, 1100, 2080, 100, 8, 0, QEM_DTYPE_F16 },
-        { QEM_METHOD_PQ, 1100, 2080, 250, 2, 0, QEM_DTYPE_F32 },
-        { QEM_METHOD_PQ, 1000, 2100, 60, 3, 0, QEM_DTYPE_F32 },
-        { QEM_METHOD_PQ, 300000, 8, 4, 4, 0, QEM_DTYPE_F32 }, // rows shorter than a line
-        { QEM_METHOD_PQ, 3, 800001, 3, 4, 0, QEM_DTYPE_F32 }, // rows far too long for a tile
-        { QEM_METHOD_VQ, 2000, 1100, 500, 4, 0, QEM_DTYPE_F16 },
-        { QEM_METHOD_VQ, 2000, 1101, 500, 4, 0, QEM_DTYPE_F32 },
-        { QEM_METHOD_LLOYDMAX, 1500, 1501, 16, 1, 0, QEM_DTYPE_F32 },
-        { QEM_METHOD_RTN, 1500, 1501, 256, 1, 0, QEM_DTYPE_F32 },
-        { QEM_METHOD_QET, 900, 1501, 32, 4, 2, QEM_DTYPE_F16 }, // leaves of several widths, by rows
-        { QEM_METHOD_QET, 700, 1536, 32, 4, 2, QEM_DTYPE_F16 }, // strips
-        { QEM_METHOD_QET, 300, 4096, 100, 4, 3, QEM_DTYPE_F32 },
-    };
-    for (const Large &large : all) {
-        SCOPED_TRACE(std::string(qem_method_name(large.method)) + ", " + std::to_string(large.rows) + " x " +
-                     std::to_string(large.cols) + ", dim " + std::to_string(large.dim));
-        ASSERT_NO_FATAL_FAILURE(expect_reference(large));
-    }
+    return std::string(qem_method_name(large.method)) + "_" + std::to_string(large.rows) + "x" +
+           std::to_string(large.cols) + "_dim" + std::to_string(large.dim) + "_k" + std::to_string(large.k);
+}
+
+void PrintTo(const Large &large, std::ostream *out)
+{
+    *out << name_of(large);
+}
+
+// A test for each, so that they run side by side.
+class DequantizeLarge : public ::testing::TestWithParam<Large> {};
+INSTANTIATE_TEST_SUITE_P(All, DequantizeLarge, ::testing::ValuesIn(kLarge),
+                         [](const auto &info) { return name_of(info.param); });
+
+TEST_P(DequantizeLarge, OutputsEqualTheReference)
+{
+    ASSERT_NO_FATAL_FAILURE(expect_reference(GetParam()));
 }
 
 TEST(Dequantize, LargeRangesOfRows)
@@ -265,7 +277,7 @@ TEST(Dequantize, LargeRangesOfRows)
             for (uint64_t end : { begin + 64, begin + 1100, large.rows }) {
                 std::vector<float> out((end - begin) * large.cols);
                 context().must(qem_dequantize(context(), artifact.get(), begin, end, QEM_DTYPE_F32, out.data(), 0));
-                ASSERT_TRUE(std::equal(out.begin(), out.end(), expected.begin() + static_cast<long>(begin * large.cols)))
+                ASSERT_EQ(std::memcmp(out.data(), expected.data() + begin * large.cols, out.size() * sizeof(float)), 0)
                     << qem_method_name(large.method) << ", rows " << begin << " .. " << end;
             }
     }

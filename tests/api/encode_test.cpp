@@ -97,7 +97,7 @@ TEST(Encode, RowsAreIndependent)
         }
         const auto expected = parts_of(encode(context(), base, more.view()));
         for (qem_isa isa : available_isas())
-            for (uint32_t threads : { 1, 3 }) {
+            for (uint32_t threads : thread_counts({ 1, 3 })) {
                 const Context other(with_threads(threads, isa));
                 EXPECT_EQ(parts_of(encode(other, base, more.view())), expected) << qem_isa_name(isa);
             }

@@ -24,7 +24,7 @@ void expect_identical(const Matrix &m, const qem_recipe &recipe, bool small = fa
 {
     const Everything expected = run(m, recipe, with_threads(1, QEM_ISA_SCALAR));
     for (qem_isa isa : available_isas())
-        for (uint32_t threads : { 1, 2, 3 }) {
+        for (uint32_t threads : thread_counts({ 1, 2, 3 })) {
             if (isa == QEM_ISA_SCALAR && (threads != 3 || small)) continue; // slow, and small ones are not split anyway
             const Everything got = run(m, recipe, with_threads(threads, isa));
             EXPECT_EQ(std::get<0>(got), std::get<0>(expected)) << qem_isa_name(isa) << ", threads " << threads;
@@ -99,7 +99,7 @@ TEST(IdentityLarge, Blocks)
     std::vector<uint8_t> map;
     double objective = 0.0;
     for (qem_isa isa : available_isas())
-        for (uint32_t threads : { 1, 2, 3 }) {
+        for (uint32_t threads : thread_counts({ 1, 2, 3 })) {
             const Context c(with_threads(threads, isa));
             std::vector<float> a(8 * 5), b(2 * 6), o(m.x.size());
             if (isa == QEM_ISA_SCALAR && threads != 2) continue; // slow

@@ -65,8 +65,7 @@ void check(const Matrix &m, uint64_t k, const Result &r)
     for (uint64_t i = 0; i < m.rows; i++) {
         ASSERT_LT(r.labels[i], r.used);
         const double own = distance(&m.x[i * dim], &r.centroids[r.labels[i] * dim], dim);
-        for (uint64_t c = 0; c < r.used; c++)
-            ASSERT_LE(own, distance(&m.x[i * dim], &r.centroids[c * dim], dim) + slack);
+        ASSERT_LE(own, least_distance(&m.x[i * dim], r.centroids.data(), r.used, dim, dim) + slack);
         sum += own;
     }
     // rounding of the stored centroids can add as much as the square of their last digit

@@ -30,17 +30,12 @@ void expect_products(const Artifact &artifact, const Matrix &x, const std::vecto
     const std::vector<float> w = decode(context(), artifact);
     const double dot = 69.0 + static_cast<double>(info.cols) / 1024.0;
     const double table = info.dim + 12.0 + static_cast<double>(info.groups) / 32.0;
-    for (uint64_t b = 0; b < x.rows; b++)
-        for (uint64_t i = 0; i < info.rows; i++) {
-            double sum = 0.0, size = 0.0;
-            for (uint64_t j = 0; j < info.cols; j++) {
-                const double term = static_cast<double>(x.at(b, j)) * w[i * info.cols + j];
-                sum += term;
-                size += std::fabs(term);
-            }
-            const double bound = std::max(dot, table) * 0x1p-24 * size + info.cols * 0x1p-149;
-            ASSERT_NEAR(y[b * info.rows + i], sum, bound) << "row " << i << " of W, " << b << " of x";
-        }
+    const std::vector<Product> expected = products_reference(x, w);
+    ASSERT_EQ(y.size(), expected.size());
+    for (size_t at = 0; at < expected.size(); at++) {
+        const double bound = std::max(dot, table) * 0x1p-24 * expected[at].size + info.cols * 0x1p-149;
+        ASSERT_NEAR(y[at], expected[at].sum, bound) << "row " << at % info.rows << " of W, " << at / info.rows << " of x";
+    }
 }
 
 void expect_all(const Artifact &artifact, uint64_t cols, std::initializer_list<uint64_t> batches)
@@ -51,7 +46,7 @@ void expect_all(const Artifact &artifact, uint64_t cols, std::initializer_list<u
         SCOPED_TRACE("batch " + std::to_string(batch));
         ASSERT_NO_FATAL_FAILURE(expect_products(artifact, x, y));
         for (qem_isa isa : available_isas())
-            for (uint32_t threads : { 1, 3, 5 })
+            for (uint32_t threads : thread_counts({ 1, 3, 5 }))
                 if (isa != QEM_ISA_SCALAR || threads == 3) {
                     const Context other(with_threads(threads, isa));
                     ASSERT_EQ(multiply(other, artifact, x), y) << qem_isa_name(isa) << ", threads " << threads;
@@ -185,11 +180,7 @@ std::vector<uint16_t> narrow(const std::vector<float> &x, qem_dtype dtype)
         if (dtype == QEM_DTYPE_BF16)
             out[i] = static_cast<uint16_t>(bits >> 16);
         else
-            for (uint32_t h = 0; h < 0x10000; h += 1)
-                if (value_of_f16(static_cast<uint16_t>(h)) == x[i]) {
-                    out[i] = static_cast<uint16_t>(h);
-                    break;
-                }
+            out[i] = f16_of(x[i]);
     }
     return out;
 }

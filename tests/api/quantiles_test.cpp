@@ -83,7 +83,7 @@ TEST(Quantiles, TablesEqualSortingOnEveryKindOfMatrix)
 TEST(Quantiles, LargeMatrixOnSeveralThreads)
 {
     const Matrix m = gaussian(100000, 4, 1, 3.0, -100.0);
-    for (uint32_t threads : { 1, 2, 3 }) check(Context(with_threads(threads)), m, 2, 7);
+    for (uint32_t threads : thread_counts({ 1, 2, 3 })) check(Context(with_threads(threads)), m, 2, 7);
 }
 
 // Rows that are cut into stretches, the last one shorter, with and without a tail group.

@@ -26,7 +26,7 @@ bool same_bits(const std::vector<float> &a, const std::vector<float> &b)
 TEST(Swap, ForwardAndMapAreTheDefinition)
 {
     for (qem_isa isa : available_isas())
-        for (uint32_t threads : { 1, 3 }) {
+        for (uint32_t threads : thread_counts({ 1, 3 })) {
             const Context context(with_threads(threads, isa));
             for (uint32_t levels = 1; levels <= 8; levels++)
                 for (uint64_t cols : kWidths)

@@ -200,7 +200,7 @@ TEST(Views, TheFirstBadElementIsNamedWhateverTheThreads)
 {
     Matrix m = gaussian(5000, 40, 1);
     for (uint64_t i : { 4999, 3001, 1234, 4000 }) m.at(i, i % 40) = NAN;
-    for (uint32_t threads : { 1, 2, 3 })
+    for (uint32_t threads : thread_counts({ 1, 2, 3 }))
         for (qem_isa isa : available_isas()) {
             const Context c(with_threads(threads, isa));
             EXPECT_EQ(quantize_status(c, m.view()), QEM_ERR_DATA);

@@ -55,21 +55,47 @@ class Options(CliTest):
                 self.refused(2, [option, limit, f"'{value}'"], *self.base, "--method", "pq", f"{option}={value}")
 
     def test_choices(self):
-        for option, value in [("--method", "pqq"), ("--method", ""), ("--codebook", "f64"), ("--isa", "sse"),
+        for option, value in [("--method", "pqq"), ("--method", ""), ("--isa", "sse"),
                               ("--device", "gpu"), ("--accounting", "none")]:
             self.refused(2, [option], *self.base, "--ratio", "8", option, value)
         self.refused(2, "--dtype", "dequantize", "x.safetensors", "-o", "y.npy", "--dtype", "f64")
         for rows in ["3", "3:", ":3", "5:5", "6:5", "a:b", "1:2:3", "-1:3"]:
             self.refused(2, "--rows", "dequantize", "x.safetensors", "-o", "y.npy", "--rows", rows)
 
-    def test_later_blocks_are_refused(self):
-        for words in [["--allocation", "variance"], ["--grid", "row"], ["--grid", "block:32"], ["--cells", "2"], ["--rotation-start", "pca"], ["--residual", "pq:0.3"],
-                      ["--outliers", "0.01"], ["--standardize", "column"], ["--params", "f16"],
-                      ["--importance", "w.npy"], ["--effort", "2"], ["--recipe", "r.json"], ["--codebook", "u8"]]:
-            self.refused(2, [words[0], "not in this version"], *self.base, "--method", "pq", "--ratio", "2", *words)
-        for method in ["grid", "nf", "opq", "lopq", "auto", "pq+pq"]:
-            self.refused(2, [method, "not in this version"], *self.base, "--method", method, "--ratio", "2")
-            self.refused(2, [method, "not in this version"], "compare", "x.npy", "--methods", "pq," + method)
+    def test_values_of_blocks(self):
+        for option, words, values in [
+            ("--allocation", ["count", "variance"], ["", "even"]),
+            ("--grid", ["tensor", "block:G", "65535"], ["", "rows", "block", "block=4", "column+block:4"]),
+            ("--grid", ["2", "65535"], ["block:", "block:1", "block:65536", "block:x", "block:-2"]),
+            ("--cells", ["2", "256"], ["0", "1", "257", "two"]),
+            ("--rotation-start", ["identity", "pca"], ["random"]),
+            ("--residual", ["METHOD:SHARE", "lopq"], ["", "zz", "auto", ":0.3", "none:0.2"]),
+            ("--residual", ["1"], ["pq:", "pq:0", "pq:1", "pq:-0.5", "pq:x", "pq:2"]),
+            ("--codebook", ["f16", "u4 .. u12"], ["", "f64", "u3", "u13", "u04", "u4x", "8", "u"]),
+            ("--outliers", ["0.5"], ["", "-0.1", "0.51", "x", "3%"]),
+            ("--outliers", ["above 0"], ["sigma:", "sigma:0", "sigma:-1", "sigma:x"]),
+            ("--standardize", ["column+block:G", "65535"], ["", "rows", "row+block:4", "block", "column+"]),
+            ("--standardize", ["2", "65535"], ["block:1", "block:65536", "column+block:x", "column+block:"]),
+            ("--params", ["f32", "u4 .. u8"], ["", "f64", "u3", "u9", "16"]),
+            ("--effort", ["0", "3"], ["4", "-1", "most"]),
+            ("--mixed", ["on", "off"], ["yes", "1"]),
+            ("--means", ["auto", "always", "never"], ["", "maybe"]),
+        ]:
+            for value in values:
+                with self.subTest(option=option, value=value):
+                    self.refused(2, [option, *words], *self.base, "--method", "pq", "--ratio", "2", f"{option}={value}")
+        many = ["--residual", "vq"] * 8
+        self.refused(2, ["--residual", "8"], *self.base, "--method", "pq", "--ratio", "2", *many)
+        for method in ["pq+pq", "vq+"]:
+            self.refused(2, [method, "--residual"], *self.base, "--method", method, "--ratio", "2")
+            self.refused(2, [method, "--residual"], "compare", "x.npy", "--methods", "pq," + method)
+        self.refused(2, ["auto"], *self.base, "--method", "best", "--ratio", "2")
+
+    def test_importance_file(self):
+        words = [*self.base, "--method", "pq", "--ratio", "2", "--importance"]
+        self.refused(1, "none.npy", *words, "none.npy")
+        self.write("bad.npy", b"no array")
+        self.refused(1, "bad.npy", *words, "bad.npy")
 
     def test_cell_options_are_refused_by_methods_without_cells(self):
         for words in [["--assign", "global"], ["--refine", "2"]]:
@@ -99,8 +125,17 @@ class Options(CliTest):
             self.assertIn("Usage: qem " + command, detail)
             self.assertIn("Example", detail)
         text = self.qem("quantize", "--help")
-        for word in METHODS + ["--ratio", "--dry-run", "--reuse"]:
+        for word in METHODS + ["grid", "nf", "opq", "lopq", "auto"]:
+            self.assertRegex(text, r"\b%s\b" % word)
+        for command in ["quantize", "compare"]:
+            words = set(self.qem(command, "--help").split())
+            for block in ["allocation", "grid", "cells", "rotation-start", "residual", "codebook", "outliers", "standardize",
+                          "params", "importance", "effort", "mixed", "means", "recipe", "dim", "intervals", "levels", "assign",
+                          "refine", "iterations", "tolerance", "restarts", "accounting"]:
+                self.assertIn("--" + block, words, command)
+        for word in ["--ratio", "--bits", "--k", "--dry-run", "--reuse", "--seed", "--threads", "--isa", "--device", "--json"]:
             self.assertIn(word, text)
+        self.assertNotIn("ot in this version", text)
         self.assertRegex(self.qem("--version"), r"^qem \d+\.\d+\.\d+\n$")
 
     def test_device(self):

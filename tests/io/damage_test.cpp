@@ -1,4 +1,6 @@
 // Damaged artifacts: whatever happens to the bytes, loading gives an error or the same artifact, and never a crash.
+#include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -97,6 +99,8 @@ protected:
         EXPECT_NE(error().find(part), std::string::npos) << error() << " lacks " << part;
     }
 
+    void run_out_of_memory(const ArtifactShape &shape);
+
     std::string expected;
 };
 
@@ -122,6 +126,115 @@ TEST_F(DamageTest, EveryFlippedByteWithCellsAndHalfCodebook)
     flip_every_byte(shape);
 }
 
+TEST_F(DamageTest, FlippedBytesOfFormat2)
+{
+    std::vector<ArtifactShape> shapes = shapes_of_format_2();
+    for (size_t i : { 3, 10, 11 }) { // group widths; cells and integer codebooks; steps, ranges, outliers and residuals
+        shapes[i].rows = 4;
+        shapes[i].cols = 3;
+        shapes[i].dim = 2;
+        flip_every_byte(shapes[i]);
+    }
+}
+
+TEST_F(DamageTest, TruncatedFormat2)
+{
+    std::string whole = saved(shapes_of_format_2()[11]);
+    for (size_t length = 0; length < whole.size(); length += 3) EXPECT_EQ(load(whole.substr(0, length)), QEM_ERR_FORMAT);
+}
+
+TEST_F(DamageTest, ForgedNumbersOfFormat2AreRefused)
+{
+    std::vector<ArtifactShape> shapes = shapes_of_format_2();
+    std::string whole = saved(shapes[11]);
+    expect_forgery(whole, "\"stage_first\":0", "\"stage_first\":1", "'stage_first' is 1");
+    expect_forgery(whole, "\"stage_count\":2", "\"stage_count\":3", "'stage_first' is 2");
+    expect_forgery(whole, "\"stage_count\":2", "\"stage_count\":1", "'stage_first' is 2");
+    expect_forgery(whole, "\"stage_count\":2", "\"stage_count\":0", "'stage_count' is 0");
+    expect_forgery(whole, "\"stage_count\":2", "\"stage_count\":5", "'stage_count' is 5");
+    expect_forgery(whole, "\"layers\":[", "\"layers\":[],\"old\":[", "0 layers");
+    expect_forgery(whole, "\"layers\":[", "\"layers\":[1,", "layer 0 is no object");
+    expect_forgery(whole, "\"layers\":[", "\"old\":[", "it has 27 parts, of which this version of qem knows 11");
+    expect_forgery(whole, "\"axis\":\"row\"", "\"axis\":\"tensor\"", "two steps of axis tensor");
+    expect_forgery(whole, "\"axis\":\"row\"", "\"axis\":\"diagonal\"", "'axis' is 'diagonal'");
+    expect_forgery(whole, "\"axis\":\"row\"", "\"axis\":\"block\"", "lacks the key 'block'");
+    expect_forgery(whole, "\"axis\":\"row\"", "\"axis\":\"block\",\"block\":0", "'block' is 0");
+    expect_forgery(whole, "\"axis\":\"row\"", "\"axis\":\"block\",\"block\":65536", "'block' is 65536");
+    expect_forgery(whole, "\"params\":4", "\"params\":5", "its shape asks for");
+    expect_forgery(whole, "\"params\":4", "\"params\":9", "have 9 bits");
+    expect_forgery(whole, "\"params\":4", "\"params\":3", "'params' is 3");
+    expect_forgery(whole, "\"mean\":false,\"params\":4,\"scale\":true", "\"mean\":false,\"params\":4,\"scale\":false",
+                   "neither scale nor mean");
+    expect_forgery(whole, "\"mean\":false,\"params\":4", "\"mean\":true,\"params\":4", "'row_mean' is missing");
+    expect_forgery(whole, "\"mean\":false,\"params\":4", "\"mean\":1,\"params\":4", "not true or false");
+    expect_forgery(whole, "\"steps\":[", "\"steps\":[{},", "more than 3");
+    expect_forgery(whole, "\"row_begin\":3", "\"row_begin\":2", "its shape asks for");
+    expect_forgery(whole, "\"row_begin\":3", "\"row_begin\":11", "'row_begin' is 11");
+    expect_forgery(whole, "\"row_end\":11", "\"row_end\":3", "'row_end' is 3");
+    expect_forgery(whole, "\"row_end\":11", "\"row_end\":12", "'row_end' is 12");
+    expect_forgery(whole, "\"count\":3,\"value_dtype\"", "\"count\":4,\"value_dtype\"", "its shape asks for");
+    expect_forgery(whole, "\"count\":3,\"value_dtype\"", "\"count\":0,\"value_dtype\"", "'count' is 0");
+    expect_forgery(whole, "\"count\":3,\"value_dtype\"", "\"count\":18446744073709551615,\"value_dtype\"", "");
+    expect_forgery(whole, "\"value_dtype\":\"f32\"", "\"value_dtype\":\"u32\"", "cannot be of type u32");
+    expect_forgery(whole, "\"standardize\":\"row\"", "\"standardize\":\"rows\"", "'standardize' is 'rows'");
+    expect_forgery(whole, "\"method\":\"nf\"", "\"method\":\"zz\"", "unknown method 'zz'");
+    expect_forgery(whole, "\"residual\":{", "\"residual\":7,\"old\":{", "not an object");
+    whole = saved(shapes[10]);
+    expect_forgery(whole, "\"cells\":3", "\"cells\":4", "its shape asks for");
+    expect_forgery(whole, "\"cells\":3", "\"cells\":257", "'cells' is 257");
+    expect_forgery(whole, "\"cells\":3", "\"cells\":0", "its shape asks for");
+    expect_forgery(whole, "\"codebook_bits\":7", "\"codebook_bits\":8", "its shape asks for");
+    expect_forgery(whole, "\"codebook_bits\":7", "\"codebook_bits\":13", "'codebook_bits' is 13");
+    expect_forgery(whole, "\"codebook_bits\":7,", "", "cannot be of type u8");
+    expect_forgery(whole, "\"codebook\":\"u8\"", "\"codebook\":\"f32\"", "cannot be of type f32");
+    expect_forgery(whole, "\"group_bits\":true", "\"group_bits\":2", "not true or false");
+    expect_forgery(whole, "\"code_bits\":3", "\"code_bits\":2", "do not fit");
+    expect_forgery(whole, "\"cols\":8", "\"cols\":4294967296000", "");
+    whole = saved(shapes[8]);
+    expect_forgery(whole, "\"table\":\"uniform\"", "\"table\":\"magic\"", "'table' is 'magic'");
+    expect_forgery(whole, "\"table\":\"uniform\"", "\"table\":\"nf\"", "no table of 2 levels");
+}
+
+// Shapes whose sizes wrap round in 64 bits, to just as many bytes as the file has.
+TEST_F(DamageTest, SizesThatOverflowAreRefused)
+{
+    ArtifactShape shape;
+    shape.rows = 1;
+    shape.cols = 2;
+    shape.dim = 2;
+    shape.k = 1;
+    shape.kind = QEM_CODEBOOK_PER_GROUP;
+    shape.cells = 1;
+    std::string whole = saved(shape);
+    expect_forgery(whole, "\"cols\":2", "\"cols\":140737488355328", "overflows 64 bits");
+    shape.cells = 2;
+    whole = saved(shape);
+    expect_forgery(forged(whole, "\"k\":1,\"kind\"", "\"k\":16777216,\"kind\""), "\"code_bits\":0", "\"code_bits\":24", "");
+    std::string wide = forged(whole, "\"cols\":2", "\"cols\":68719476736");
+    wide = forged(wide, "\"k\":1,\"kind\"", "\"k\":16777216,\"kind\"");
+    expect_forgery(wide, "\"code_bits\":0", "\"code_bits\":24", "overflows 64 bits");
+}
+
+TEST_F(DamageTest, ContentsOfFormat2AreChecked)
+{
+    std::vector<ArtifactShape> shapes = shapes_of_format_2();
+    qem_artifact *artifact = make(shapes[6]);
+    static_cast<uint32_t *>(artifact->outliers.index)[1] = 0;
+    ASSERT_EQ(qem_save(context, artifact, path("a.safetensors").c_str()), QEM_OK);
+    EXPECT_EQ(load(read_bytes(path("a.safetensors"))), QEM_ERR_FORMAT) << "indices that do not ascend";
+    artifact = make(shapes[3]);
+    artifact->stages[0].group_bits[1] = 5;
+    EXPECT_EQ(qem_artifact_check(context, artifact, "a"), QEM_ERR_FORMAT);
+    artifact = make(shapes[5]);
+    artifact->stages[0].row_cells[0] |= 3;
+    ASSERT_EQ(qem_save(context, artifact, path("a.safetensors").c_str()), QEM_OK);
+    EXPECT_EQ(load(read_bytes(path("a.safetensors"))), QEM_ERR_FORMAT) << "cell 3 of 0 .. 2";
+    artifact = make(shapes[4]);
+    artifact->stages[0].rotation[7] = NAN;
+    ASSERT_EQ(qem_save(context, artifact, path("a.safetensors").c_str()), QEM_OK);
+    EXPECT_EQ(load(read_bytes(path("a.safetensors"))), QEM_ERR_FORMAT) << "a rotation that is not finite";
+}
+
 TEST_F(DamageTest, EveryTruncation)
 {
     ArtifactShape shape;
@@ -134,8 +247,8 @@ TEST_F(DamageTest, EveryTruncation)
 TEST_F(DamageTest, VersionsAndMissingKeys)
 {
     std::string whole = saved(ArtifactShape());
-    EXPECT_EQ(load(edited(whole, "\"qem.version\":\"1\"", "\"qem.version\":\"2\"")), QEM_ERR_FORMAT);
-    EXPECT_NE(error().find("written in qem format 2"), std::string::npos) << error();
+    EXPECT_EQ(load(edited(whole, "\"qem.version\":\"1\"", "\"qem.version\":\"3\"")), QEM_ERR_FORMAT);
+    EXPECT_NE(error().find("written in qem format 3"), std::string::npos) << error();
     EXPECT_EQ(load(edited(whole, "\"qem.version\":\"1\"", "\"qem.version\":\"x\"")), QEM_ERR_FORMAT);
     EXPECT_EQ(load(edited(whole, "\"qem.version\":\"1\",", "")), QEM_ERR_FORMAT);
     EXPECT_NE(error().find("lacks the key 'qem.version'"), std::string::npos) << error();
@@ -228,15 +341,11 @@ void failing_release(void *user, void *pointer)
     free(pointer);
 }
 
-TEST_F(DamageTest, OutOfMemoryAtEveryAllocation)
+void DamageTest::run_out_of_memory(const ArtifactShape &shape)
 {
-    ArtifactShape shape;
-    shape.intervals = 3;
-    shape.codebook = QEM_DTYPE_F16;
-    shape.levels = 1;
     saved(shape);
     bool done = false;
-    for (int limit = 0; limit < 200 && !done; limit++) {
+    for (int limit = 0; limit < 400 && !done; limit++) {
         Failing failing = { 1000, 0 };
         qem_context_params params = QEM_CONTEXT_PARAMS_INIT;
         params.threads = 1;
@@ -259,6 +368,23 @@ TEST_F(DamageTest, OutOfMemoryAtEveryAllocation)
         EXPECT_EQ(list_directory(directory).size(), done ? 2u : 1u);
     }
     EXPECT_TRUE(done);
+}
+
+TEST_F(DamageTest, OutOfMemoryAtEveryAllocation)
+{
+    ArtifactShape shape;
+    shape.intervals = 3;
+    shape.codebook = QEM_DTYPE_F16;
+    shape.levels = 1;
+    run_out_of_memory(shape);
+}
+
+TEST_F(DamageTest, OutOfMemoryAtEveryAllocationOfFormat2)
+{
+    for (size_t i : { 10, 12 }) {
+        run_out_of_memory(shapes_of_format_2()[i]);
+        std::remove(path("b.safetensors").c_str());
+    }
 }
 
 } // namespace

@@ -75,4 +75,13 @@ TEST_F(DecodeReferenceTest, SwapsAndStages)
         }
 }
 
+TEST_F(DecodeReferenceTest, EverythingOfFormat2)
+{
+    int number = 0;
+    for (const ArtifactShape &shape : shapes_of_format_2()) {
+        SCOPED_TRACE(number++);
+        decode(shape);
+    }
+}
+
 } // namespace

@@ -42,6 +42,13 @@ template <typename T> T element(const qem_view &view, uint64_t i, uint64_t j)
     return value;
 }
 
+struct StepShape {
+    qem_axis axis = QEM_AXIS_ROW;
+    uint64_t block = 0;
+    uint32_t params = 16;
+    bool scale = true, mean = true;
+};
+
 struct ArtifactShape {
     std::string name = "w";
     uint64_t rows = 5, cols = 10;
@@ -51,8 +58,17 @@ struct ArtifactShape {
     qem_dtype codebook = QEM_DTYPE_F32;
     uint32_t levels = 0;
     uint32_t intervals = 0;
-    uint32_t stages = 1;
+    uint32_t stages = 1; // layers, in fact
     bool metrics = true;
+    bool split = false;      // every layer has two ranges of rows, of different k
+    bool group_bits = false; // PER_GROUP with k a power of two
+    uint32_t codebook_bits = 0;
+    uint32_t cells = 0;
+    uint32_t table = 0;
+    std::vector<StepShape> steps;
+    uint64_t outliers = 0;
+    qem_dtype outlier_dtype = QEM_DTYPE_F32;
+    bool recipe = false; // every field of the recipe is set, and it has residuals
 };
 
 class IoTest : public ::testing::Test {
@@ -75,7 +91,11 @@ protected:
     qem_status status = QEM_OK;
 
 private:
+    void set_stage(const ArtifactShape &shape, qem_artifact *artifact, uint32_t index);
+    void set_layers(const ArtifactShape &shape, qem_artifact *artifact);
     void fill_stage(const ArtifactShape &shape, qem_artifact *artifact, uint32_t index);
+    void fill_blob(const ArtifactShape &shape, const qem_artifact *artifact, uint32_t index, const qem_blob &blob);
+    void fill_codes(const qem_stage &stage, uint8_t *codes);
     void fill_cells(const ArtifactShape &shape, qem_artifact *artifact);
     void *memory(uint64_t bytes, uint64_t slack = 0);
     uint32_t random();
@@ -87,6 +107,8 @@ private:
 
 // The matrix that an artifact stands for, by the definition and with no regard to speed.
 std::vector<float> decode_slowly(const qem_artifact *artifact);
+
+std::vector<ArtifactShape> shapes_of_format_2();
 
 } // namespace qem_test
 

@@ -2,6 +2,7 @@
 #include "kernels_test.h"
 
 #include <algorithm>
+#include <memory>
 
 #include "core/half.h"
 
@@ -33,6 +34,20 @@ void put_code(std::vector<uint8_t> &stream, uint64_t bit, uint32_t bits, uint64_
     }
 }
 
+// A codebook of millions of entries repeats its first elements: random numbers would take longer than the kernels. The
+// period is a prime, so that entries a power of two apart differ.
+constexpr size_t most_random = 65537;
+
+template <typename T> void repeat(std::vector<T> &elements, size_t count)
+{
+    elements.reserve(count); // no room behind the last one
+    while (elements.size() < count) {
+        const size_t have = elements.size(), more = std::min(have, count - have);
+        elements.resize(have + more);
+        std::memcpy(elements.data() + have, elements.data(), more * sizeof(T));
+    }
+}
+
 // Between the codes of two rows lie other bits, as in a tile that is narrower than its matrix.
 TileInput make_input(Random &random, const Shape &shape)
 {
@@ -47,12 +62,15 @@ TileInput make_input(Random &random, const Shape &shape)
             put_code(input.stream, first + row * row_bits + group * shape.bits, shape.bits,
                      below(random, 4) ? below(random, shape.k) : shape.k - 1);
     const size_t elements = (shape.shared ? 1 : shape.groups) * shape.k * shape.dim;
+    const size_t own = std::min(elements, most_random); // floats move bit by bit
     if (shape.halves) {
-        input.halves.resize(elements);
+        input.halves.resize(own);
         for (uint16_t &half : input.halves) half = static_cast<uint16_t>(random());
+        repeat(input.halves, elements);
     } else {
-        input.floats.resize(elements);
-        fill_bits(random, input.floats.data(), elements); // floats move bit by bit
+        input.floats.resize(own);
+        fill_bits(random, input.floats.data(), own);
+        repeat(input.floats, elements);
     }
     qem_code_tile &tile = input.tile;
     tile.stream = shape.bits ? input.stream.data() : nullptr;
@@ -177,11 +195,12 @@ TEST_P(Decode, NothingToDo)
 TEST_P(Decode, FarInALongStream)
 {
     const uint64_t first_bit = (uint64_t(1) << 32) + 5;
-    std::vector<uint8_t> stream(first_bit / 8 + 200);
+    const size_t bytes = first_bit / 8 + 200;
+    const std::unique_ptr<uint8_t[]> stream(new uint8_t[bytes]); // not filled: only its end is read
     std::vector<float> codebook(4 * 131072);
-    for (size_t i = stream.size() - 250; i < stream.size(); i++) stream[i] = static_cast<uint8_t>(random());
+    for (size_t i = bytes - 250; i < bytes; i++) stream[i] = static_cast<uint8_t>(random());
     fill_bits(random, codebook.data(), codebook.size());
-    qem_code_tile tile = { stream.data(), first_bit, 0, 17, 4, codebook.data(), nullptr, 131072, 0, 1, 70, nullptr, 280, 0 };
+    qem_code_tile tile = { stream.get(), first_bit, 0, 17, 4, codebook.data(), nullptr, 131072, 0, 1, 70, nullptr, 280, 0 };
     Output<float> expected(280), actual(280);
     tile.out = expected.data();
     scalar->decode_tile(&tile);

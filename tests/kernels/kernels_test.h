@@ -8,6 +8,8 @@
 
 #include <cstdint>
 #include <cstring>
+#include <memory>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -19,28 +21,36 @@ namespace qem_test {
 template <typename T> class Output {
 public:
     explicit Output(size_t n, size_t shift = 0)
-        : n_(n), before_(guard + shift * sizeof(T)), bytes_(before_ + n * sizeof(T) + guard, fill)
+        : n_(n), before_(guard + shift * sizeof(T)),
+          bytes_(static_cast<unsigned char *>(::operator new(before_ + n * sizeof(T) + guard, std::align_val_t(64))))
     {
+        std::memset(bytes_.get(), fill, before_ + n * sizeof(T) + guard);
     }
-    T *data() { return reinterpret_cast<T *>(bytes_.data() + before_); }
+    T *data() { return reinterpret_cast<T *>(bytes_.get() + before_); }
     T &operator[](size_t i) { return data()[i]; }
     size_t size() const { return n_; }
     bool intact() const
     {
-        for (size_t i = 0; i < bytes_.size(); i++)
-            if ((i < before_ || i >= before_ + n_ * sizeof(T)) && bytes_[i] != fill) return false;
+        for (size_t i = 0; i < before_; i++)
+            if (bytes_[i] != fill) return false;
+        for (size_t i = 0; i < guard; i++)
+            if (bytes_[before_ + n_ * sizeof(T) + i] != fill) return false;
         return true;
     }
 
 private:
     static constexpr size_t guard = 128;
     static constexpr unsigned char fill = 0xa5;
+    struct Free {
+        void operator()(unsigned char *bytes) const { ::operator delete(bytes, std::align_val_t(64)); }
+    };
     size_t n_, before_;
-    Aligned<unsigned char> bytes_;
+    std::unique_ptr<unsigned char[], Free> bytes_;
 };
 
 template <typename T> ::testing::AssertionResult same_bits(const T *expected, const T *actual, size_t n)
 {
+    if (n == 0 || std::memcmp(expected, actual, n * sizeof(T)) == 0) return ::testing::AssertionSuccess();
     for (size_t i = 0; i < n; i++)
         if (std::memcmp(expected + i, actual + i, sizeof(T)) != 0)
             return ::testing::AssertionFailure()

@@ -58,6 +58,40 @@ TEST_P(Seed, OwnDistance)
             }
 }
 
+TEST_P(Seed, WeightedStepsAndDistances)
+{
+    for (uint32_t dim : seed_dims)
+        for (size_t points : seed_sizes)
+            for (Pattern pattern : all_patterns) {
+                const size_t ld = points + 64, ldc = 64;
+                Aligned<float> x(ld * dim), w(ld * dim), c(ldc * dim);
+                fill(random, pattern, x.data(), x.size());
+                fill(random, pattern, w.data(), w.size());
+                fill(random, pattern, c.data(), c.size());
+                for (float &weight : w) weight = std::fabs(weight);
+                Output<float> d2_expected(points), d2(points);
+                Output<uint32_t> labels_expected(points), labels(points);
+                for (size_t i = 0; i < points; i++) {
+                    d2_expected[i] = d2[i] = INFINITY;
+                    labels_expected[i] = labels[i] = 7;
+                }
+                for (uint32_t label = 0; label < 5; label++) {
+                    std::vector<float> center(dim);
+                    for (uint32_t p = 0; p < dim; p++) center[p] = c[p * ldc + label];
+                    const float expected = scalar->weighted_step(x.data(), w.data(), ld, points, dim, center.data(), label,
+                                                                 d2_expected.data(), labels_expected.data());
+                    const float actual = simd->weighted_step(x.data(), w.data(), ld, points, dim, center.data(), label, d2.data(),
+                                                             labels.data());
+                    ASSERT_TRUE(same_bits(&expected, &actual, 1)) << name_of(pattern) << " dim " << dim;
+                    ASSERT_TRUE(same_output(d2_expected, d2)) << name_of(pattern) << " dim " << dim;
+                    ASSERT_TRUE(same_output(labels_expected, labels)) << name_of(pattern) << " dim " << dim;
+                }
+                scalar->weighted_distance(x.data(), w.data(), ld, points, dim, c.data(), ldc, labels.data(), d2_expected.data());
+                simd->weighted_distance(x.data(), w.data(), ld, points, dim, c.data(), ldc, labels.data(), d2.data());
+                ASSERT_TRUE(same_output(d2_expected, d2)) << name_of(pattern) << " dim " << dim;
+            }
+}
+
 TEST_P(Seed, HalfNorms)
 {
     for (uint32_t dim : seed_dims)

@@ -89,9 +89,8 @@ void check_cells(const Matrix &m, const Artifact &artifact)
             distinct[id].insert(key_of(m, i, g * info.dim, info.dim));
             // the best inside the cell
             const float *x = &m.x[i * m.cols + g * info.dim];
-            double least = INFINITY;
-            for (uint32_t j = cells.first[c]; j < cells.first[c + 1]; j++)
-                least = std::min(least, distance(x, u.entry(g, j), u.width(g)));
+            const double least = least_distance(x, u.entry(g, cells.first[c]), cells.first[c + 1] - cells.first[c],
+                                                u.stride(g), u.width(g));
             ASSERT_LE(distance(x, u.entry(g, u.code(i, g)), u.width(g)), least * 1.001 + 1e-5);
         }
     for (uint64_t c = 0; c < cells.count; c++) {

@@ -34,8 +34,7 @@ void expect_nearest(const Matrix &points, const Unpacked &u)
         const double slack = 2e-6 * u.dim * (high - low) * (high - low);
         for (uint64_t i = 0; i < u.rows; i++) {
             const float *x = &points.x[i * u.cols + g * u.dim];
-            double least = INFINITY;
-            for (uint64_t c = 0; c < u.k; c++) least = std::min(least, distance(x, u.entry(g, c), u.width(g)));
+            const double least = least_distance(x, u.entry(g, 0), u.k, u.stride(g), u.width(g));
             ASSERT_LE(distance(x, u.entry(g, u.code(i, g)), u.width(g)), least + slack)
                 << "row " << i << ", group " << g;
         }

@@ -4,6 +4,7 @@
 
 #include <qem/qem.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -35,6 +36,16 @@ inline Options with_threads(uint32_t threads, qem_isa isa = QEM_ISA_AUTO)
     options.threads = threads;
     options.isa = isa;
     return options;
+}
+
+// The numbers of threads to try. The thread sanitizer looks for races, which one thread cannot have: there it is left out
+// where the results of one thread are compared by the other stages and others are tried beside it.
+inline std::vector<uint32_t> thread_counts(std::vector<uint32_t> counts)
+{
+#if defined(__SANITIZE_THREAD__)
+    counts.erase(std::remove(counts.begin(), counts.end(), 1u), counts.end());
+#endif
+    return counts;
 }
 
 class Context {

@@ -10,6 +10,8 @@
 enum { CLI_OK = 0, CLI_ERROR = 1, CLI_USAGE = 2 };
 
 #define CLI_LIST_MAX 64
+#define CLI_LAYERS 8 /* of a recipe with its residual layers */
+#define CLI_METHODS "rtn, lloydmax, vq, pq, hyperchr, qet, grid, nf, opq, lopq or auto"
 
 #if defined(__GNUC__)
 #define CLI_PRINTF(text, first) __attribute__((format(printf, text, first)))
@@ -41,6 +43,11 @@ typedef struct cli_command {
     int (*run)(struct cli_options *options);
 } cli_command;
 
+typedef struct cli_residual {
+    qem_method method;
+    double share;    /* of the layer before, as in qem_recipe; 0 = default */
+} cli_residual;
+
 typedef struct cli_options {
     const cli_command *command;
     const char *operands[2];
@@ -49,7 +56,16 @@ typedef struct cli_options {
     const char *reuse;
     const char *csv;
     const char *plot;
-    qem_recipe recipe;
+    qem_recipe recipe;       /* of the first layer */
+    uint32_t residual_count; /* --residual */
+    cli_residual residuals[CLI_LAYERS - 1];
+    const char *recipe_file;
+    uint32_t file_layers;    /* of --recipe; the first of file_chain is in `recipe` */
+    qem_recipe file_chain[CLI_LAYERS];
+    int file_budget;         /* the budget is the file's: one of the command line replaces it */
+    const char *importance;
+    qem_file *importance_file;
+    qem_view importance_view;
     qem_device device;
     qem_isa isa;
     uint32_t threads; /* 0 = all cores */
@@ -85,6 +101,36 @@ void cli_print_options(FILE *out, cli_command_id command);
 /* Strict numbers: the whole text, no sign, no blanks, nothing but decimal notation. CLI_OK or CLI_USAGE. */
 int cli_parse_u64(const char *option, const char *text, uint64_t minimum, uint64_t maximum, uint64_t *value);
 int cli_parse_real(const char *option, const char *text, double minimum, bool above, double maximum, double *value);
+
+/* ------------------------------------------------------------------------------------------------- recipes ----- */
+
+/* Values that are more than a number or a word. CLI_OK, or CLI_USAGE after one line on stderr. */
+int cli_parse_codebook(const char *option, const char *text, cli_options *options);
+int cli_parse_params(const char *option, const char *text, cli_options *options);
+int cli_parse_grid(const char *option, const char *text, cli_options *options);
+int cli_parse_standardize(const char *option, const char *text, cli_options *options);
+int cli_parse_outliers(const char *option, const char *text, cli_options *options);
+int cli_parse_residual(const char *option, const char *text, cli_options *options);
+/* "f32", "f16", "u4" .. "u12" into a recipe; false for another text. */
+bool cli_codebook_word(const char *text, qem_recipe *recipe);
+
+/* The recipe of all options with its residual layers in `chain`, which must outlive it. The second is for `qem compare`: what
+ * `method` does not take is left out. */
+const qem_recipe *cli_make_recipe(const cli_options *options, qem_recipe chain[CLI_LAYERS]);
+const qem_recipe *cli_make_recipe_for(const cli_options *options, qem_method method, double theta,
+                                      qem_recipe chain[CLI_LAYERS]);
+/* Opens the file of --importance, if there is one, for the recipes; closed with importance_file. */
+int cli_open_importance(qem_context *context, cli_options *options);
+
+/* A recipe and its residual layers as one object, and back. */
+json_t *cli_json_recipe(const qem_recipe *chain, uint32_t count);
+int cli_read_recipe(const char *path, qem_recipe *chain, uint32_t *count, uint64_t *seed);
+/* The keys "layers", "stages" and "outliers" of an artifact's metadata in a file that the library has read; NULL when the file
+ * cannot be read again. */
+json_t *cli_layers(const char *path, const char *artifact);
+void cli_print_layers(const json_t *listing);
+/* Copies a linked recipe, without what it borrows; returns the number of layers. */
+uint32_t cli_copy_chain(const qem_recipe *recipe, qem_recipe *chain);
 
 /* ------------------------------------------------------------------------------------------------- messages ---- */
 
@@ -158,6 +204,8 @@ typedef struct cli_record {
     bool has_recipe; /* method .. seed are known */
     qem_method method;
     qem_recipe recipe;
+    uint32_t layers; /* of the recipe; further ones in residuals */
+    qem_recipe residuals[CLI_LAYERS];
     qem_dtype codebook;
     uint64_t k, groups, cells;
     uint32_t dim, code_bits, levels, intervals;

@@ -69,24 +69,6 @@ static double median(double *values, uint32_t count)
     return count % 2 == 1 ? values[count / 2] : 0.5 * (values[count / 2 - 1] + values[count / 2]);
 }
 
-/* The recipe of one cell of the table. An option that a method does not take is left out for it. */
-static qem_recipe recipe_for(const cli_options *options, qem_method method, double theta)
-{
-    static const qem_recipe defaults = QEM_RECIPE_INIT;
-    qem_recipe recipe = options->recipe;
-
-    recipe.method = method;
-    recipe.ratio = theta;
-    if (method == QEM_METHOD_RTN || method == QEM_METHOD_LLOYDMAX) recipe.dim = defaults.dim;
-    if (method != QEM_METHOD_HYPERCHR) {
-        recipe.intervals = defaults.intervals;
-        recipe.assign = defaults.assign;
-        recipe.refine = defaults.refine;
-    }
-    if (method != QEM_METHOD_QET) recipe.levels = defaults.levels;
-    return recipe;
-}
-
 static qem_status run_once(compare_job *job, const qem_recipe *recipe, cli_record *record)
 {
     qem_artifact *artifact = NULL;
@@ -107,7 +89,8 @@ static qem_status run_once(compare_job *job, const qem_recipe *recipe, cli_recor
 static int run_cell(compare_job *job, qem_method method, double theta, double *times)
 {
     const cli_options *options = job->options;
-    qem_recipe recipe = recipe_for(options, method, theta);
+    qem_recipe chain[CLI_LAYERS];
+    const qem_recipe *recipe = cli_make_recipe_for(options, method, theta, chain);
     cli_result *result = &job->results[job->count];
     uint32_t repeat = options->repeat;
 
@@ -115,7 +98,7 @@ static int run_cell(compare_job *job, qem_method method, double theta, double *t
     result->quantize_ratio = result->dequantize_ratio = NAN;
     cli_progress_label("%s theta %g", qem_method_name(method), theta);
     for (uint32_t i = 0; i < repeat; i++) {
-        qem_status status = run_once(job, &recipe, &result->record);
+        qem_status status = run_once(job, recipe, &result->record);
         if (status == QEM_ERR_BUDGET || status == QEM_ERR_RANGE) {
             cli_record_init(&result->record);
             result->record.method = method;
@@ -210,6 +193,7 @@ static int run(compare_job *job)
     if (result == CLI_OK && options->csv != NULL) result = cli_check_output(options->csv);
     if (result == CLI_OK) result = cli_start(options, &job->context);
     if (result == CLI_OK) result = open_input(job);
+    if (result == CLI_OK) result = cli_open_importance(job->context, options);
     if (result != CLI_OK) return result;
     qem_context_query(job->context, &job->where);
     result = run_all(job);
@@ -232,6 +216,7 @@ int cli_compare(cli_options *options)
     if (result == CLI_OK) result = run(&job);
     free(job.results);
     free(job.decoded);
+    qem_file_close(&options->importance_file);
     qem_file_close(&job.input);
     qem_context_destroy(&job.context);
     return result;

@@ -58,24 +58,29 @@ static void print_artifact_parts(const qem_artifact *artifact)
     }
 }
 
-static int show_artifact(qem_context *context, const qem_file *file, const char *name, json_t **object)
+static int show_artifact(qem_context *context, const qem_file *file, const char *path, const char *name, json_t **object)
 {
     qem_context_info where = QEM_CONTEXT_INFO_INIT;
     qem_artifact *artifact = NULL;
+    json_t *layers;
     cli_record record;
     qem_status status = qem_file_load(context, file, name, &artifact);
 
     if (status != QEM_OK) return cli_library_error(context, status, name);
     qem_context_query(context, &where);
     cli_record_from_artifact(artifact, &record);
+    layers = cli_layers(path, name);
     if (object != NULL) {
         *object = cli_json_record(&record, &where);
         json_object_set_new(*object, "quantized", json_true());
         json_object_set_new(*object, "stored_tensors", json_artifact_parts(artifact));
+        json_object_update(*object, layers);
     } else {
         cli_report_text(&record, 1);
+        cli_print_layers(layers);
         print_artifact_parts(artifact);
     }
+    json_decref(layers);
     qem_artifact_destroy(&artifact);
     return CLI_OK;
 }
@@ -116,7 +121,7 @@ static int show_all(const cli_options *options, qem_context *context, const qem_
         const cli_entry *entry = &listing->entries[i];
         object = NULL;
         if (entry->is_artifact) {
-            result = show_artifact(context, file, entry->name, options->json ? &object : NULL);
+            result = show_artifact(context, file, options->operands[0], entry->name, options->json ? &object : NULL);
         } else if (options->json) {
             object = json_plain(&entry->tensor, &where);
         } else {

@@ -8,10 +8,18 @@ static const cli_command commands[] = {
       "INPUT is .npy, .fvecs, .bvecs or .safetensors; the output is one .safetensors file. Of a model every 2-D\n"
       "tensor of floats is quantized and the rest passes through unchanged; --tensor NAME quantizes that one alone.\n"
       "One of --ratio, --bits and --k is the budget. With --reuse the recipe and the codebooks are the artifact's.\n\n"
+      "--residual M2[:SHARE] adds a layer by method M2 for what the layers before leave over; it and the layers after it\n"
+      "take SHARE (default 0.3) of what the layer before would have had. It takes the other options of the command line too\n"
+      "(--dim, --codebook, --iterations, --standardize, ...) as far as M2 knows them, but not --outliers.\n"
+      "--recipe FILE.json reads a recipe as --json prints it under \"recipe\" (the artifact's metadata hold it too); keys\n"
+      "that are missing are at their defaults.\n\n"
       "Examples:\n"
       "  qem quantize weights.npy -o weights.safetensors --method pq --ratio 8\n"
       "  qem quantize model.safetensors -o small.safetensors --method hyperchr --bits 4 --codebook f16\n"
       "  qem quantize weights.npy --method qet --ratio 8 --dry-run\n"
+      "  qem quantize weights.npy -o weights.safetensors --method nf --grid block:64 --bits 4.5\n"
+      "  qem quantize weights.npy -o weights.safetensors --method pq --bits 4 --standardize column --outliers 0.001\n"
+      "  qem quantize weights.npy -o weights.safetensors --method pq --ratio 8 --residual rtn:0.4\n"
       "  qem quantize new_rows.npy -o more.safetensors --reuse weights.safetensors\n",
       cli_quantize },
     { CMD_DEQUANTIZE, "dequantize", "FILE.safetensors", 1, "bring a quantized matrix back",
@@ -39,7 +47,9 @@ static const cli_command commands[] = {
       "MSE, MAE and NMSE are of the whole matrix; QT and DT are the seconds to quantize and to dequantize, QTR and\n"
       "DTR their ratios to the first method at the same budget. A budget that a method cannot meet is shown as\n"
       "infeasible.\n"
-      "--intervals, --assign and --refine are given to hyperchr alone, --levels to qet alone, --dim to all but rtn and lloydmax.\n\n"
+      "An option is left out for methods that do not take it: --intervals, --assign and --refine are given to hyperchr alone,\n"
+      "--levels to qet, --grid to grid and nf, --cells to lopq, --dim to vector methods; --standardize, --outliers and\n"
+      "--residual to all.\n\n"
       "Examples:\n"
       "  qem compare weights.npy --methods pq,hyperchr,qet --ratios 2,4,8,16 --plot weights.svg\n"
       "  qem compare weights.npy --ratios 8 --repeat 5 --json\n",

@@ -22,7 +22,7 @@ typedef enum option_kind {
     KIND_RATIOS,
     KIND_DEVICES,
     KIND_RANGE,
-    KIND_LATER     /* of the contract, but of a later version; takes one value that means "as now", or none */
+    KIND_PARSED    /* by a function of its own */
 } option_kind;
 
 typedef struct choice {
@@ -40,7 +40,8 @@ typedef struct option_row {
     double minimum, maximum;
     const choice *choices;
     bool recipe;      /* part of the recipe or a budget */
-    const char *help; /* KIND_LATER: the one value taken now, or NULL */
+    const char *help;
+    int (*parse)(const char *option, const char *text, cli_options *options); /* KIND_PARSED */
 } option_row;
 
 static const choice isa_choices[] = {
@@ -48,7 +49,6 @@ static const choice isa_choices[] = {
     { NULL, 0 }
 };
 static const choice device_choices[] = { { "cpu", QEM_DEVICE_CPU }, { "cuda", QEM_DEVICE_CUDA }, { NULL, 0 } };
-static const choice codebook_choices[] = { { "f32", QEM_DTYPE_F32 }, { "f16", QEM_DTYPE_F16 }, { NULL, 0 } };
 static const choice dtype_choices[] = {
     { "f32", QEM_DTYPE_F32 }, { "f16", QEM_DTYPE_F16 }, { "bf16", QEM_DTYPE_BF16 }, { NULL, 0 }
 };
@@ -59,28 +59,39 @@ static const choice accounting_choices[] = {
     { "honest", QEM_ACCOUNTING_HONEST }, { "paper", QEM_ACCOUNTING_PAPER }, { NULL, 0 }
 };
 
+static const choice allocation_choices[] = {
+    { "count", QEM_ALLOCATION_COUNT }, { "variance", QEM_ALLOCATION_VARIANCE }, { NULL, 0 }
+};
+static const choice start_choices[] = {
+    { "identity", QEM_ROTATION_IDENTITY }, { "pca", QEM_ROTATION_PCA }, { NULL, 0 }
+};
+static const choice means_choices[] = {
+    { "auto", QEM_MEANS_AUTO }, { "always", QEM_MEANS_ALWAYS }, { "never", QEM_MEANS_NEVER }, { NULL, 0 }
+};
+static const choice switch_choices[] = { { "on", 1 }, { "off", 0 }, { NULL, 0 } };
+
 #define AT(field) offsetof(cli_options, field)
 #define TEXT(name, letter, argument, commands, field, help) \
-    { name, letter, argument, commands, KIND_TEXT, AT(field), 0, 0, NULL, false, help }
+    { name, letter, argument, commands, KIND_TEXT, AT(field), 0, 0, NULL, false, help, NULL }
 #define FLAG(name, letter, commands, field, help) \
-    { name, letter, NULL, commands, KIND_FLAG, AT(field), 0, 0, NULL, false, help }
+    { name, letter, NULL, commands, KIND_FLAG, AT(field), 0, 0, NULL, false, help, NULL }
 #define NUMBER(name, argument, commands, kind, field, low, high, recipe, help) \
-    { name, 0, argument, commands, kind, AT(field), low, high, NULL, recipe, help }
+    { name, 0, argument, commands, kind, AT(field), low, high, NULL, recipe, help, NULL }
 #define CHOICE(name, argument, commands, field, list, recipe, help) \
-    { name, 0, argument, commands, KIND_CHOICE, AT(field), 0, 0, list, recipe, help }
-#define LATER(name, accepted) { name, 0, "X", FIT, KIND_LATER, 0, 0, 0, NULL, false, accepted }
+    { name, 0, argument, commands, KIND_CHOICE, AT(field), 0, 0, list, recipe, help, NULL }
+#define PARSED(name, argument, function, help) { name, 0, argument, FIT, KIND_PARSED, 0, 0, 0, NULL, true, help, function }
 
 static const option_row rows[] = {
     TEXT("output", 'o', "FILE", CMD_QUANTIZE | CMD_DEQUANTIZE | CMD_GENERATE, output, "where the result goes"),
     TEXT("tensor", 0, "NAME", CMD_QUANTIZE | CMD_DEQUANTIZE | CMD_EVALUATE | CMD_COMPARE, tensor,
          "the tensor of a file that holds several"),
     NUMBER("method", "M", CMD_QUANTIZE, KIND_METHOD, recipe.method, 0, 0, false,
-           "rtn, lloydmax, vq, pq, hyperchr or qet"),
+           CLI_METHODS),
     NUMBER("ratio", "THETA", CMD_QUANTIZE, KIND_POSITIVE, recipe.ratio, 0, 1e9, true,
            "budget: compression ratio against 32 bits per element"),
     NUMBER("bits", "B", CMD_QUANTIZE, KIND_POSITIVE, recipe.bits, 0, 1e6, true, "budget: stored bits per element"),
     NUMBER("k", "K", CMD_QUANTIZE, KIND_U64, recipe.k, 1, 16777216, true, "budget: centroids per codebook"),
-    NUMBER("methods", "M,M,..", CMD_COMPARE, KIND_METHODS, methods, 0, 0, false, "methods to compare (default: all)"),
+    NUMBER("methods", "M,M,..", CMD_COMPARE, KIND_METHODS, methods, 0, 0, false, "methods to compare (default: rtn to qet)"),
     NUMBER("ratios", "T,T,..", CMD_COMPARE, KIND_RATIOS, ratios, 0, 1e9, false,
            "compression ratios (default: 2,4,6,8,10,12,14,16)"),
     NUMBER("repeat", "N", CMD_COMPARE, KIND_U32, repeat, 1, 1000, false, "runs of each; times are medians (default 1)"),
@@ -88,11 +99,11 @@ static const option_row rows[] = {
     TEXT("plot", 0, "FILE.svg", CMD_COMPARE, plot, "draw MSE against stored bits (needs gnuplot)"),
     NUMBER("devices", "LIST", CMD_COMPARE, KIND_DEVICES, devices, 0, 0, false, "cpu, cuda or cpu,cuda (default cpu)"),
     NUMBER("dim", "S", FIT, KIND_U32, recipe.dim, 1, 65535, true,
-           "elements of a sub-vector (default 4; rtn and lloydmax: 1)"),
+           "elements of a sub-vector (default 4; rtn, lloydmax, grid and nf: 1)"),
     NUMBER("intervals", "L", FIT, KIND_U32, recipe.intervals, 1, 255, true,
            "hyperchr: intervals per position (default: up to 3)"),
     NUMBER("levels", "L", FIT, KIND_U32, recipe.levels, 0, 8, true, "swap levels before the codebook (default: qet 1)"),
-    CHOICE("codebook", "f32|f16", FIT, recipe.codebook, codebook_choices, true, "type codebooks are stored in"),
+    PARSED("codebook", "TYPE", cli_parse_codebook, "type codebooks are stored in: f32 (default), f16, or integers u4 .. u12"),
     NUMBER("iterations", "N", FIT, KIND_U32, recipe.iterations, 0, 1000000, true, "most Lloyd passes (default 20)"),
     NUMBER("tolerance", "T", FIT, KIND_REAL, recipe.tolerance, 0, 1, true,
            "stop when a pass lowers the error by less than this share (default 0)"),
@@ -103,6 +114,26 @@ static const option_row rows[] = {
            "hyperchr: Lloyd passes over all cells together (default 0)"),
     CHOICE("accounting", "honest|paper", FIT, recipe.accounting, accounting_choices, true,
            "paper: fractional code bits, only to redo the papers' tables"),
+    CHOICE("allocation", "count|variance", FIT, recipe.allocation, allocation_choices, true,
+           "variance: more centroids (hyperchr's cells) or wider codes (groups of pq, opq, qet) where more varies"),
+    PARSED("grid", "UNIT", cli_parse_grid, "grid, nf: a range for each tensor (default), row, column or block:G of G columns"),
+    NUMBER("cells", "V", FIT, KIND_U32, recipe.cells, 2, 256, true, "lopq: coarse cells (default 2)"),
+    CHOICE("rotation-start", "identity|pca", FIT, recipe.rotation_start, start_choices, true,
+           "opq, lopq: where rotations start (default identity)"),
+    PARSED("standardize", "WHAT", cli_parse_standardize,
+           "none (default), column, row, both, block:G or column+block:G: scales, and means, divided out before"),
+    PARSED("params", "TYPE", cli_parse_params, "type scales and means are stored in: f16 (default), f32, or integers u4 .. u8"),
+    CHOICE("means", "auto|always|never", FIT, recipe.means, means_choices, true,
+           "store means of columns and rows (default: where they pay)"),
+    PARSED("outliers", "P|sigma:T", cli_parse_outliers,
+           "keep this share of elements (up to 0.5), or those beyond T standard deviations, as they are"),
+    CHOICE("mixed", "on|off", FIT, recipe.mixed, switch_choices, true,
+           "on: bits that are left over give the first rows longer codes (default off)"),
+    PARSED("residual", "M2[:SHARE]", cli_parse_residual,
+           "a further layer, by method M2, for what the layers before leave over; may be given again"),
+    TEXT("importance", 0, "FILE.npy", FIT, importance, "weights of the squared error: one a column, or one an element"),
+    NUMBER("effort", "0..3", FIT, KIND_U32, recipe.effort, 0, 3, true, "auto: how much is tried (default 1)"),
+    TEXT("recipe", 0, "FILE.json", FIT, recipe_file, "start from this recipe; options of the command line override it"),
     TEXT("reuse", 0, "ARTIFACT", CMD_QUANTIZE, reuse, "encode against the codebooks of this file, fit nothing"),
     FLAG("dry-run", 0, CMD_QUANTIZE, dry_run, "say what it would cost, write nothing"),
     NUMBER("rows", "A:B", CMD_DEQUANTIZE, KIND_RANGE, row_begin, 0, 0, false, "rows A .. B-1 only, counted from 0"),
@@ -118,22 +149,9 @@ static const option_row rows[] = {
     CHOICE("device", "cpu|cuda", COMPUTE & ~CMD_COMPARE, device, device_choices, false, "default cpu"),
     FLAG("json", 0, EVERY, json, "one JSON object on stdout, all other words on stderr"),
     FLAG("help", 'h', EVERY, help, "this text"),
-    LATER("allocation", "count"),
-    LATER("grid", "tensor"),
-    LATER("cells", NULL),
-    LATER("rotation-start", NULL),
-    LATER("residual", NULL),
-    LATER("outliers", NULL),
-    LATER("standardize", "none"),
-    LATER("params", NULL),
-    LATER("importance", NULL),
-    LATER("effort", NULL),
-    LATER("recipe", NULL),
 };
 
 enum { ROW_COUNT = sizeof(rows) / sizeof(rows[0]) };
-
-static const char *const later_methods[] = { "grid", "nf", "opq", "lopq", "auto" };
 
 /* One method's name, `length` bytes of `text`. */
 static int parse_method(const char *option, const char *text, size_t length, qem_method *method)
@@ -146,16 +164,10 @@ static int parse_method(const char *option, const char *text, size_t length, qem
         *method = qem_method_from_name(name);
         if (*method != QEM_METHOD_NONE) return CLI_OK;
         if (strchr(name, '+') != NULL) {
-            return cli_usage("--%s: residual stacks such as '%s' are not in this version", option, name);
-        }
-        for (size_t i = 0; i < sizeof(later_methods) / sizeof(later_methods[0]); i++) {
-            if (strcmp(name, later_methods[i]) == 0) {
-                return cli_usage("--%s: the method %s is not in this version; it has rtn, lloydmax, vq, pq, hyperchr "
-                                 "and qet", option, name);
-            }
+            return cli_usage("--%s: '%s' is no method; further layers are given by --residual", option, name);
         }
     }
-    return cli_usage("--%s takes rtn, lloydmax, vq, pq, hyperchr or qet, not '%.*s'", option, (int)length, text);
+    return cli_usage("--%s takes " CLI_METHODS ", not '%.*s'", option, (int)length, text);
 }
 
 static int parse_methods(const char *option, const char *text, cli_options *options)
@@ -199,9 +211,6 @@ static int parse_choice(const option_row *row, const char *text, size_t length, 
         }
         snprintf(list + strlen(list), sizeof(list) - strlen(list), "%s%s", c == row->choices ? "" : ", ", c->name);
     }
-    if (row->choices == codebook_choices && text[0] == 'u') {
-        return cli_usage("--codebook %s: codebooks in integers are not in this version; it takes f32 or f16", text);
-    }
     return cli_usage("--%s takes one of %s, not '%.*s'", row->name, list, (int)length, text);
 }
 
@@ -243,11 +252,9 @@ static int parse_range(const char *option, const char *text, cli_options *option
     return CLI_OK;
 }
 
-static int parse_later(const option_row *row, const char *text)
+static bool is_budget(const option_row *row)
 {
-    if (row->help == NULL) return cli_usage("--%s is not in this version", row->name);
-    if (strcmp(text, row->help) == 0) return CLI_OK;
-    return cli_usage("--%s %s is not in this version; it takes only %s", row->name, text, row->help);
+    return row->offset == AT(recipe.ratio) || row->offset == AT(recipe.bits) || row->offset == AT(recipe.k);
 }
 
 static int set_u32(const option_row *row, const char *text, void *field)
@@ -264,6 +271,11 @@ static int set_option(const option_row *row, const char *text, cli_options *opti
     void *field = (char *)options + row->offset;
 
     if (row->recipe) options->recipe_set = 1;
+    if (row->recipe && options->file_budget && is_budget(row)) {
+        options->recipe.ratio = options->recipe.bits = 0;
+        options->recipe.k = 0;
+        options->file_budget = 0;
+    }
     if (row->choices == device_choices) options->device_set = 1;
     switch (row->kind) {
     case KIND_FLAG: *(int *)field = 1; return CLI_OK;
@@ -280,7 +292,7 @@ static int set_option(const option_row *row, const char *text, cli_options *opti
     case KIND_RATIOS: return parse_ratios(row->name, text, row->maximum, options);
     case KIND_DEVICES: return parse_devices(row->name, text, options);
     case KIND_RANGE: return parse_range(row->name, text, options);
-    case KIND_LATER: return parse_later(row, text);
+    case KIND_PARSED: return row->parse(row->name, text, options);
     }
     return CLI_OK;
 }
@@ -361,16 +373,23 @@ static int read_operands(const cli_command *command, int argc, char **argv, cli_
     return CLI_OK;
 }
 
-int cli_parse_options(const cli_command *command, int argc, char **argv, cli_options *options)
+/* --recipe comes first wherever it stands: the other options override what is in its file. */
+typedef enum pass { PASS_FILE, PASS_REST } pass;
+
+static bool is_of_pass(const option_row *row, pass which)
+{
+    return (row->offset == AT(recipe_file) && row->kind == KIND_TEXT) == (which == PASS_FILE);
+}
+
+static int read_words(const cli_command *command, int argc, char **argv, pass which, cli_options *options)
 {
     struct option longs[ROW_COUNT + 1];
     char shorts[2 * ROW_COUNT + 2];
     int code;
 
-    set_defaults(options, command);
     build_tables(command, longs, shorts);
     opterr = 0;
-    optind = 1;
+    optind = 0; /* glibc and musl: start from the beginning */
     while ((code = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
         if (code == ':') return missing_argument(command);
         const option_row *row = code == '?' ? NULL : row_of(code);
@@ -381,26 +400,29 @@ int cli_parse_options(const cli_command *command, int argc, char **argv, cli_opt
             return cli_usage("unknown option %.*s (write --%s); see qem %s --help", (int)strcspn(word, "="), word,
                              row->name, command->name);
         }
-        int result = set_option(row, optarg, options);
+        int result = is_of_pass(row, which) ? set_option(row, optarg, options) : CLI_OK;
         if (result != CLI_OK) return result;
     }
-    if (options->help) return CLI_OK;
-    return read_operands(command, argc, argv, options);
+    return CLI_OK;
 }
 
-/* The options that are refused, six on a line; some take the one value that changes nothing. */
-static void print_later(FILE *out, cli_command_id command)
+static int read_recipe_file(cli_options *options)
 {
-    int count = 0;
+    int result = cli_read_recipe(options->recipe_file, options->file_chain, &options->file_layers, &options->seed);
 
-    for (int i = 0; i < ROW_COUNT; i++) {
-        if ((rows[i].commands & (unsigned)command) == 0 || rows[i].kind != KIND_LATER) continue;
-        if (count == 0) fputs("\nNot in this version:", out);
-        fprintf(out, "%s--%s", count % 6 == 0 ? "\n  " : ", ", rows[i].name);
-        if (rows[i].help != NULL) fprintf(out, " (only %s)", rows[i].help);
-        count++;
-    }
-    if (count > 0) fputc('\n', out);
+    options->recipe = options->file_chain[0];
+    options->file_budget = options->recipe_set = 1;
+    return result;
+}
+
+int cli_parse_options(const cli_command *command, int argc, char **argv, cli_options *options)
+{
+    set_defaults(options, command);
+    int result = read_words(command, argc, argv, PASS_FILE, options);
+    if (result == CLI_OK && options->recipe_file != NULL) result = read_recipe_file(options);
+    if (result == CLI_OK) result = read_words(command, argc, argv, PASS_REST, options);
+    if (result != CLI_OK || options->help) return result;
+    return read_operands(command, argc, argv, options);
 }
 
 void cli_print_options(FILE *out, cli_command_id command)
@@ -408,11 +430,10 @@ void cli_print_options(FILE *out, cli_command_id command)
     fputs("Options:\n", out);
     for (int i = 0; i < ROW_COUNT; i++) {
         char left[64];
-        if ((rows[i].commands & (unsigned)command) == 0 || rows[i].kind == KIND_LATER) continue;
+        if ((rows[i].commands & (unsigned)command) == 0) continue;
         snprintf(left, sizeof(left), "%s%c%s--%s%s%s", rows[i].letter ? "-" : "", rows[i].letter ? rows[i].letter : ' ',
                  rows[i].letter ? ", " : "   ", rows[i].name, rows[i].argument ? " " : "",
                  rows[i].argument ? rows[i].argument : "");
         fprintf(out, "  %-30s  %s\n", left, rows[i].help);
     }
-    print_later(out, command);
 }

@@ -5,7 +5,9 @@
 #include <string.h>
 
 typedef struct quantize_job {
-    const cli_options *options;
+    cli_options *options;
+    const qem_recipe *recipe;
+    qem_recipe chain[CLI_LAYERS]; /* what recipe points into */
     qem_context *context;
     qem_file *input, *reused;
     cli_listing listing;
@@ -62,11 +64,11 @@ static int plan_one(quantize_job *job, const cli_entry *entry, const qem_view *v
 {
     const cli_options *options = job->options;
     qem_plan plan = QEM_PLAN_INIT;
-    qem_status status = qem_make_plan(job->context, view, &options->recipe, &plan);
+    qem_status status = qem_make_plan(job->context, view, job->recipe, &plan);
 
     if (status != QEM_OK) return cli_library_error(job->context, status, entry->name);
     cli_record *record = &job->records[job->record_count++];
-    cli_record_from_plan(&plan, &options->recipe, options->seed, record);
+    cli_record_from_plan(&plan, job->recipe, options->seed, record);
     record->tensor = entry->name;
     record->source = view->dtype;
     return CLI_OK;
@@ -96,14 +98,13 @@ static int encode_one(quantize_job *job, const char *name, const qem_view *view,
 
 static int quantize_one(quantize_job *job, const cli_entry *entry, const qem_view *view)
 {
-    const cli_options *options = job->options;
     qem_artifact *artifact = NULL;
     int result = CLI_OK;
 
     if (job->reused != NULL) {
         result = encode_one(job, entry->name, view, &artifact);
     } else {
-        qem_status status = qem_quantize(job->context, view, entry->name, &options->recipe, &artifact);
+        qem_status status = qem_quantize(job->context, view, entry->name, job->recipe, &artifact);
         if (status != QEM_OK) result = cli_library_error(job->context, status, entry->name);
     }
     if (result != CLI_OK) return result;
@@ -171,7 +172,9 @@ static int run(quantize_job *job)
         if (status != QEM_OK) return cli_library_error(job->context, status, options->reuse);
         if (options->recipe_set) cli_note("note: with --reuse the artifact's recipe is used, not that of the options");
     }
-    result = cli_list(job->input, &job->listing);
+    result = cli_open_importance(job->context, job->options);
+    job->recipe = cli_make_recipe(options, job->chain);
+    if (result == CLI_OK) result = cli_list(job->input, &job->listing);
     if (result == CLI_OK) result = choose(job);
     if (result == CLI_OK && !options->dry_run) result = cli_check_output(options->output);
     if (result == CLI_OK && !options->dry_run) result = cli_bundle_open(job->context, options->output, &job->bundle);
@@ -190,6 +193,7 @@ int cli_quantize(cli_options *options)
     cli_list_free(&job.listing);
     free(job.chosen);
     free(job.records);
+    qem_file_close(&options->importance_file);
     qem_file_close(&job.reused);
     qem_file_close(&job.input);
     qem_context_destroy(&job.context);

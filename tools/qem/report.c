@@ -14,6 +14,16 @@ void cli_record_init(cli_record *record)
     record->quantize_seconds = record->dequantize_seconds = NAN;
 }
 
+/* Records outlive the artifacts and options that recipes point into. */
+static void set_layers(cli_record *record, const qem_recipe *recipe)
+{
+    qem_recipe chain[CLI_LAYERS];
+
+    record->layers = cli_copy_chain(recipe, chain);
+    record->recipe = chain[0];
+    if (record->layers > 1) memcpy(record->residuals, chain + 1, (record->layers - 1) * sizeof(chain[0]));
+}
+
 void cli_record_from_artifact(const qem_artifact *artifact, cli_record *record)
 {
     qem_artifact_info info = QEM_ARTIFACT_INFO_INIT;
@@ -26,7 +36,7 @@ void cli_record_from_artifact(const qem_artifact *artifact, cli_record *record)
     record->source = info.source_dtype;
     record->has_recipe = record->has_bytes = true;
     record->method = info.method;
-    record->recipe = info.recipe;
+    set_layers(record, &info.recipe);
     record->codebook = info.codebook;
     record->k = info.k;
     record->groups = info.groups;
@@ -53,7 +63,7 @@ void cli_record_from_plan(const qem_plan *plan, const qem_recipe *recipe, uint64
     record->cols = plan->cols;
     record->has_recipe = record->has_bytes = true;
     record->method = plan->method;
-    record->recipe = *recipe;
+    set_layers(record, recipe);
     record->codebook = plan->codebook;
     record->k = plan->k;
     record->groups = plan->groups;
@@ -100,11 +110,6 @@ static json_t *whole(uint64_t value)
     return json_integer((json_int_t)value);
 }
 
-static json_t *positive_or_null(double value)
-{
-    return value > 0 ? cli_json_real(value) : json_null();
-}
-
 typedef struct part_name {
     const char *name;
     size_t offset;
@@ -114,6 +119,7 @@ static const part_name part_names[] = {
     { "codes", offsetof(qem_parts, codes) },
     { "codebook", offsetof(qem_parts, codebook) },
     { "codebook_scale", offsetof(qem_parts, codebook_scale) },
+    { "group_bits", offsetof(qem_parts, group_bits) },
     { "swap_map", offsetof(qem_parts, swap_map) },
     { "scale", offsetof(qem_parts, scale) },
     { "mean", offsetof(qem_parts, mean) },
@@ -138,27 +144,26 @@ static json_t *json_parts(const qem_parts *parts)
     return object;
 }
 
-/* What was used, and the budget as it was asked for (two of ratio, bits, k are null). */
+static bool has_codebook(qem_method method)
+{
+    return method != QEM_METHOD_RTN && method != QEM_METHOD_GRID && method != QEM_METHOD_NF;
+}
+
+/* What was used, and the budget as it was asked for (two of ratio, bits, k are null). Residual layers are as asked. */
 static json_t *json_recipe(const cli_record *record)
 {
-    const qem_recipe *recipe = &record->recipe;
-    json_t *object = json_object();
+    qem_recipe chain[CLI_LAYERS + 1];
+    json_t *object;
 
-    json_object_set_new(object, "method", json_string(qem_method_name(record->method)));
-    json_object_set_new(object, "ratio", positive_or_null(recipe->ratio));
-    json_object_set_new(object, "bits", positive_or_null(recipe->bits));
-    json_object_set_new(object, "k", recipe->k > 0 ? whole(recipe->k) : json_null());
-    json_object_set_new(object, "dim", whole(record->dim));
-    json_object_set_new(object, "intervals", whole(record->intervals));
-    json_object_set_new(object, "levels", whole(record->levels));
-    json_object_set_new(object, "codebook", json_string(qem_dtype_name(record->codebook)));
-    json_object_set_new(object, "iterations", whole(recipe->iterations));
-    json_object_set_new(object, "restarts", whole(recipe->restarts));
-    json_object_set_new(object, "tolerance", cli_json_real(recipe->tolerance));
-    json_object_set_new(object, "assign", json_string(recipe->assign == QEM_ASSIGN_GLOBAL ? "global" : "cell"));
-    json_object_set_new(object, "refine", whole(recipe->refine));
-    json_object_set_new(object, "accounting",
-                        json_string(recipe->accounting == QEM_ACCOUNTING_PAPER ? "paper" : "honest"));
+    chain[0] = record->recipe;
+    chain[0].method = record->method;
+    chain[0].dim = record->dim;
+    chain[0].intervals = record->intervals;
+    chain[0].levels = record->levels;
+    if (!has_codebook(record->method)) chain[0].codebook_bits = 0;
+    if (chain[0].codebook_bits == 0) chain[0].codebook = record->codebook;
+    memcpy(chain + 1, record->residuals, sizeof(record->residuals)); /* record->layers tells how many mean something */
+    object = cli_json_recipe(chain, record->layers);
     json_object_set_new(object, "seed", whole(record->seed));
     return object;
 }
@@ -272,16 +277,24 @@ int cli_report_json(const cli_record *records, uint32_t count, const qem_context
 
 /* ------------------------------------------------------------------------------------------------- text -------- */
 
+static void print_codebook(const cli_record *record)
+{
+    if (!has_codebook(record->method)) return;
+    if (record->recipe.codebook_bits > 0) printf(", codebook u%u", record->recipe.codebook_bits);
+    else printf(", codebook %s", qem_dtype_name(record->codebook));
+}
+
 static void print_recipe(const cli_record *record)
 {
     printf("  recipe   %s: dim %u, k %" PRIu64 ", %u bit%s a code", qem_method_name(record->method), record->dim,
            record->k, record->code_bits, record->code_bits == 1 ? "" : "s");
-    if (record->method != QEM_METHOD_RTN) printf(", codebook %s", qem_dtype_name(record->codebook));
+    print_codebook(record);
     if (record->levels > 0) printf(", %u swap level%s", record->levels, record->levels == 1 ? "" : "s");
     if (record->method == QEM_METHOD_HYPERCHR) {
         printf(", %u interval%s a position", record->intervals, record->intervals == 1 ? "" : "s");
         if (record->cells > 0) printf(", %" PRIu64 " cells", record->cells);
     }
+    for (uint32_t i = 1; i < record->layers; i++) printf(", then %s", qem_method_name(record->residuals[i - 1].method));
     putchar('\n');
 }
 

@@ -1,0 +1,290 @@
+/* The search for the best recipe: every candidate on a sample, the best on the whole matrix. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../methods/outliers.h"
+#include "layer.h"
+
+/* By effort: elements of the sample, Lloyd passes of a trial, candidates fitted on the whole matrix. */
+static const struct {
+    uint64_t elements;
+    uint32_t iterations, finals;
+} efforts[] = { { (uint64_t)1 << 16, 4, 1 }, { (uint64_t)1 << 18, 6, 1 }, { (uint64_t)1 << 20, 10, 3 }, { UINT64_MAX, 20, 4 } };
+
+#define LEAST_SAMPLE_COLS 64
+#define POINTS_PER_CENTROID 6 /* a sample of fewer would say little */
+
+/* A part of the matrix as a view of its own, and the importance of that part. */
+typedef struct sample {
+    qem_view view, importance;
+} sample;
+
+typedef struct search {
+    qem_context *context;
+    const qem_view *view;
+    const qem_recipe *asked;
+    sample rows, columns; /* spread rows, whole; many rows of few columns */
+} search;
+
+/* ---- samples ---- */
+
+/* Every step-th row, `rows` of them, and the first `cols` columns from `col` on. */
+static qem_view part_of(const qem_view *view, uint64_t rows, uint64_t step, uint64_t col, uint64_t cols)
+{
+    qem_view part = *view;
+    const uint64_t stride = view->row_stride ? view->row_stride : view->cols, across = view->col_stride ? view->col_stride : 1;
+    part.rows = rows;
+    part.cols = cols;
+    part.data = (const char *)view->data + col * across * qem_dtype_size(view->dtype);
+    part.row_stride = stride * step;
+    part.row_pitch_bytes = view->row_pitch_bytes * step;
+    part.col_stride = across;
+    return part;
+}
+
+static void take_sample(const search *s, uint64_t rows, uint64_t col, uint64_t cols, sample *out)
+{
+    const qem_view *importance = s->asked->importance;
+    const uint64_t step = s->view->rows / rows;
+    out->view = part_of(s->view, rows, step, col, cols);
+    if (importance) out->importance = part_of(importance, importance->rows > 1 ? rows : 1, importance->rows > 1 ? step : 1, col, cols);
+}
+
+static uint64_t at_most(uint64_t value, uint64_t limit)
+{
+    return value < limit ? value : limit;
+}
+
+static void take_samples(search *s)
+{
+    const uint64_t rows = s->view->rows, cols = s->view->cols;
+    const uint64_t elements = at_most(efforts[s->asked->effort].elements, rows * cols);
+    const uint64_t whole = at_most(rows, elements / cols ? elements / cols : 1);
+    take_sample(s, whole, 0, cols, &s->rows);
+    uint64_t width = at_most(cols, elements / rows < LEAST_SAMPLE_COLS ? LEAST_SAMPLE_COLS : elements / rows);
+    width -= width > 8 ? width % 8 : 0;
+    const uint64_t tall = at_most(rows, elements / width ? elements / width : 1);
+    take_sample(s, tall, (cols - width) / 2 / 8 * 8, width, &s->columns);
+}
+
+/* ---- a trial ---- */
+
+/* The plan of the whole matrix, its ranges brought down to the sample. UNSUPPORTED where the sample is too small for k. */
+static qem_status plan_sample(const search *s, const qem_method_ops *ops, const qem_recipe *r, const qem_view *part,
+                              qem_layer_plan *whole, qem_layer_plan *small)
+{
+    memset(whole, 0, sizeof *whole);
+    const uint64_t rows = s->view->rows, cols = s->view->cols;
+    qem_plan outliers = QEM_PLAN_INIT;
+    const qem_outliers o = qem_outliers_shape(rows, cols, qem_outliers_count(rows, cols, r->outliers), r, s->view->dtype);
+    qem_plan_add_outliers(&o, &outliers);
+    qem_plan_steps(ops, r, rows, cols, whole);
+    QEM_TRY(qem_plan_layer(s->context, ops, r, rows, cols,
+                           qem_budget_bits(r, rows, cols) - 8.0 * (double)qem_parts_sum(&outliers.parts), whole));
+    *small = *whole;
+    if (small->range_count == 2) {
+        const double share = (double)whole->range[0].row_end / (double)rows;
+        uint64_t split = (uint64_t)(share * (double)part->rows + 0.5);
+        split = split < 1 ? 1 : split;
+        if (part->rows < 2 || split >= part->rows) { /* one range stands for both */
+            small->range_count = 1;
+            split = part->rows;
+        }
+        small->range[0].row_end = small->range[1].row_begin = split;
+        small->range[1].row_end = part->rows;
+    } else {
+        small->range[0].row_end = part->rows;
+    }
+    const uint64_t groups = ops->kind == QEM_CODEBOOK_PER_GROUP ? 1 : (part->cols + r->dim - 1) / r->dim;
+    const int all = part->rows == rows && part->cols == cols;
+    for (uint32_t i = 0; i < small->range_count; i++) {
+        const uint64_t points = (small->range[i].row_end - small->range[i].row_begin) * groups;
+        if (small->range[i].k > (all ? points : points / POINTS_PER_CENTROID) && small->range[i].k > 1) return QEM_ERR_UNSUPPORTED;
+    }
+    return QEM_OK;
+}
+
+/* A centroid of m points lies nearer to them than to others of their kind: by 1 - 1/m of the squared error. */
+static double optimism(const qem_method_ops *ops, const qem_recipe *r, const qem_layer_plan *plan, uint64_t cols)
+{
+    const double groups = ops->kind == QEM_CODEBOOK_PER_GROUP ? 1.0 : ceil((double)cols / (double)r->dim);
+    double factor = 0.0, rows = 0.0;
+    for (uint32_t i = 0; i < plan->range_count; i++) {
+        const double here = (double)(plan->range[i].row_end - plan->range[i].row_begin);
+        const double rest = 1.0 - (double)plan->range[i].k / (here * groups);
+        factor += here * (rest > 0.05 ? rest : 0.05);
+        rows += here;
+    }
+    return factor / rows;
+}
+
+static qem_status try_on(const search *s, const qem_recipe *recipe, const qem_view *view, const qem_layer_plan *plan, double *mse)
+{
+    qem_artifact *artifact = NULL;
+    const qem_status status = qem_quantize_as_planned(s->context, view, recipe, plan, &artifact);
+    if (status == QEM_OK) *mse = artifact->metrics.mse;
+    qem_artifact_destroy(&artifact);
+    return status;
+}
+
+static qem_status try_recipe(const search *s, qem_trial *trial)
+{
+    const qem_method_ops *ops;
+    qem_recipe r, asked = trial->recipe;
+    qem_layer_plan whole, small;
+    asked.iterations = efforts[s->asked->effort].iterations < asked.iterations ? efforts[s->asked->effort].iterations : asked.iterations;
+    QEM_TRY(qem_resolve_layer(s->context, &asked, s->view->rows, s->view->cols, &ops, &r));
+    const int by_groups = ops->kind == QEM_CODEBOOK_PER_GROUP && !ops->rotates;
+    const sample *part = by_groups ? &s->columns : &s->rows;
+    QEM_TRY(plan_sample(s, ops, &r, &part->view, &whole, &small));
+    if (asked.importance) asked.importance = &part->importance;
+    QEM_TRY(try_on(s, &asked, &part->view, &small, &trial->mse));
+    if (ops->kind != QEM_CODEBOOK_TABLE && ops->kind != QEM_CODEBOOK_UNIFORM)
+        trial->mse *= optimism(ops, &r, &whole, s->view->cols) / optimism(ops, &r, &small, part->view.cols);
+    return QEM_OK;
+}
+
+/* ---- the whole ---- */
+
+static double rank(const qem_trial *t)
+{
+    return !isnan(t->final_mse) ? t->final_mse : !isnan(t->mse) ? t->mse : INFINITY;
+}
+
+/* Finals first, then by error; equal ones in the order tried (the sort is by insertion: stable). */
+static void sort_trials(qem_trial *trials, uint32_t count)
+{
+    for (uint32_t i = 1; i < count; i++)
+        for (uint32_t j = i; j > 0; j--) {
+            const int a = !isnan(trials[j - 1].final_mse), b = !isnan(trials[j].final_mse);
+            if (a > b || (a == b && rank(&trials[j - 1]) <= rank(&trials[j]))) break;
+            const qem_trial swap = trials[j];
+            trials[j] = trials[j - 1];
+            trials[j - 1] = swap;
+        }
+}
+
+static int is_fatal(qem_status status)
+{
+    return status == QEM_ERR_MEMORY || status == QEM_ERR_CANCELLED || status == QEM_ERR_DATA || status == QEM_ERR_INTERNAL;
+}
+
+static qem_status try_all(const search *s, qem_trial *trials, uint32_t *count)
+{
+    qem_recipe list[QEM_MOST_TRIALS];
+    const double elements = (double)s->view->rows * (double)s->view->cols;
+    const double bits = qem_budget_bits(s->asked, s->view->rows, s->view->cols) / elements;
+    *count = qem_search_candidates(s->asked, s->view->rows, s->view->cols, bits, list);
+    for (uint32_t i = 0; i < *count; i++) {
+        const double begin = qem_seconds();
+        QEM_TRY(qem_report_progress(s->context, "trying recipes", (double)i / *count));
+        trials[i] = (qem_trial)QEM_TRIAL_INIT;
+        trials[i].recipe = list[i];
+        trials[i].mse = trials[i].final_mse = NAN;
+        trials[i].status = try_recipe(s, &trials[i]);
+        trials[i].seconds = qem_seconds() - begin;
+        if (is_fatal(trials[i].status)) return trials[i].status;
+    }
+    sort_trials(trials, *count);
+    return QEM_OK;
+}
+
+/* Fits the first trials on the whole matrix. The best artifact is kept where it is asked for. */
+static qem_status fit_finals(const search *s, qem_trial *trials, uint32_t count, uint32_t finals, qem_artifact **artifact)
+{
+    double best = INFINITY;
+    for (uint32_t i = 0, fitted = 0; i < count && fitted < finals; i++) {
+        qem_artifact *made = NULL;
+        const double begin = qem_seconds();
+        trials[i].status = qem_quantize(s->context, s->view, "trial", &trials[i].recipe, &made);
+        trials[i].seconds += qem_seconds() - begin;
+        if (is_fatal(trials[i].status)) return trials[i].status;
+        if (trials[i].status != QEM_OK) {
+            trials[i].mse = NAN;
+            continue;
+        }
+        trials[i].final_mse = made->metrics.mse;
+        fitted++;
+        const int better = trials[i].final_mse < best;
+        if (better) best = trials[i].final_mse;
+        if (better && artifact) {
+            qem_artifact *swap = *artifact;
+            *artifact = made;
+            made = swap;
+        }
+        qem_artifact_destroy(&made);
+    }
+    sort_trials(trials, count);
+    return QEM_OK;
+}
+
+static qem_status check_asked(qem_context *context, const qem_view *view, const qem_recipe *asked)
+{
+    qem_recipe plain = QEM_RECIPE_INIT, same;
+    QEM_CHECK_STRUCT(context, asked, qem_recipe);
+    if (asked->k) return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: auto takes a ratio or bits, not a k");
+    same = *asked;
+    same.method = QEM_METHOD_NONE;
+    same.ratio = same.bits = same.tolerance = 0.0;
+    same.iterations = plain.iterations;
+    same.restarts = plain.restarts;
+    same.importance = NULL;
+    same.params = 0;
+    same.effort = plain.effort;
+    if (memcmp(&same, &plain, sizeof same) != 0)
+        return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: auto finds all but budget, iterations, restarts, tolerance, params, "
+                        "importance and effort by itself; another field is set");
+    plain = *asked;
+    plain.method = QEM_METHOD_LLOYDMAX; /* the checks that all methods share */
+    return qem_check_recipe(context, &plain, view->rows, view->cols);
+}
+
+/* What kept the most modest recipe from fitting says best why none does. */
+static qem_status nothing_found(const search *s, const qem_trial *trials, uint32_t count)
+{
+    qem_status status = QEM_ERR_BUDGET;
+    qem_recipe plain = *s->asked;
+    qem_plan plan = QEM_PLAN_INIT;
+    for (uint32_t i = 0; i < count; i++)
+        if (trials[i].status != QEM_ERR_BUDGET && trials[i].status != QEM_ERR_UNSUPPORTED) status = trials[i].status;
+    plain.method = QEM_METHOD_LLOYDMAX;
+    if (status == QEM_ERR_BUDGET) QEM_TRY(qem_make_plan(s->context, s->view, &plain, &plan));
+    return qem_fail(s->context, status, "auto: none of %u recipes can be carried out for this matrix and budget", count);
+}
+
+qem_status qem_search_and_fit(qem_context *context, const qem_view *view, const qem_recipe *recipe, qem_recipe *best,
+                              qem_trial *trials, uint32_t *trial_count, qem_artifact **artifact)
+{
+    search s = { .context = context, .view = view, .asked = recipe };
+    void *memory;
+    uint32_t count;
+    QEM_TRY(check_asked(context, view, recipe));
+    take_samples(&s);
+    QEM_TRY(qem_allocate_zero(context, QEM_MOST_TRIALS, sizeof(qem_trial), &memory));
+    qem_trial *tried = memory;
+    qem_status status = try_all(&s, tried, &count);
+    uint32_t finals = efforts[recipe->effort].finals;
+    if (status == QEM_OK && rank(&tried[0]) == INFINITY) status = nothing_found(&s, tried, count);
+    if (status == QEM_OK && (finals > 1 || artifact)) {
+        status = fit_finals(&s, tried, count, finals, artifact);
+        if (status == QEM_OK && rank(&tried[0]) == INFINITY) status = nothing_found(&s, tried, count);
+    }
+    if (status == QEM_OK) {
+        *best = tried[0].recipe;
+        if (trial_count) *trial_count = count;
+        if (trials) memcpy(trials, tried, count * sizeof *tried);
+    }
+    qem_release(context, memory);
+    return status;
+}
+
+qem_status qem_search(qem_context *context, const qem_view *view, const qem_recipe *recipe, qem_recipe *best, qem_trial *trials,
+                      uint32_t *trial_count)
+{
+    if (!context) return QEM_ERR_ARGUMENT;
+    if (!best || (trials && !trial_count))
+        return qem_fail(context, QEM_ERR_ARGUMENT, "best: the pointer is NULL, or trials without trial_count");
+    QEM_TRY(qem_check_view(context, view, "view", 1));
+    return qem_search_and_fit(context, view, recipe, best, trials, trial_count, NULL);
+}
