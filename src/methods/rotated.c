@@ -13,6 +13,9 @@
 
 #define LEAST_DROP 2e-3      /* of the error in a round: less ends the rounds */
 #define LEAST_GAIN 1e-6      /* over pq: less is not worth a rotation, and may be one of rounding */
+#define SAMPLE_ROWS 32768    /* rotations are learnt from no more rows than this, */
+#define SAMPLE_POINTS 64     /* or so many for each centroid, */
+#define SAMPLE_BLOCK 256     /* in runs of so many */
 #define CHECK_ELEMENTS ((uint64_t)1 << 20) /* decoded at once to measure the error */
 
 typedef struct rounds {
@@ -269,41 +272,124 @@ static qem_status principal(rounds *r, double *error, int *found)
     return lloyd(r, r->part->y, r->fit->recipe.iterations, 0, error);
 }
 
-/* Keeps what `improve` makes of the start where it is better than pq: by the errors as decoded, or by those of the passes where
+/* Improves the better of two starts: pq, whose codes are there and have the error *error, and, if wanted, principal axes. */
+static qem_status improve_best(rounds *r, int try_axes, double *error)
+{
+    const double by_plain = *error;
+    int axes = 0;
+    if (try_axes) QEM_TRY(principal(r, error, &axes));
+    if (axes && !(*error < by_plain)) QEM_TRY(plain(r, error));
+    return improve(r, error);
+}
+
+static qem_status improve_axes(rounds *r, double *error)
+{
+    int found;
+    QEM_TRY(principal(r, error, &found));
+    if (!found) QEM_TRY(plain(r, error));
+    return improve(r, error);
+}
+
+/* ---- many rows: the rotation is that of a sample ---- */
+
+static uint64_t sample_rows(const rounds *r)
+{
+    const uint64_t wanted = r->fit->k * SAMPLE_POINTS > SAMPLE_ROWS ? r->fit->k * SAMPLE_POINTS : SAMPLE_ROWS;
+    return r->part->rows / 2 > wanted ? wanted / SAMPLE_BLOCK * SAMPLE_BLOCK : 0;
+}
+
+/* Copies runs of rows that lie evenly among all. */
+static qem_status take_sample(const rounds *r, const void *from, uint64_t bytes, uint64_t count, void *to)
+{
+    const qem_fit *fit = r->fit;
+    const uint64_t blocks = count / SAMPLE_BLOCK, run = SAMPLE_BLOCK * bytes;
+    void *host;
+    QEM_TRY(qem_allocate(fit->context, SAMPLE_BLOCK, bytes, &host));
+    qem_status status = QEM_OK;
+    for (uint64_t b = 0; b < blocks && status == QEM_OK; b++) {
+        const uint64_t row = r->part->rows * b / blocks;
+        status = fit->backend->to_host(fit->context, host, (const unsigned char *)from + row * bytes, run);
+        if (status == QEM_OK) status = fit->backend->to_device(fit->context, (unsigned char *)to + b * run, host, run);
+    }
+    qem_release(fit->context, host);
+    return status;
+}
+
+static qem_status improve_sample(rounds *r, int start)
+{
+    double error;
+    if (start == QEM_ROTATION_PCA) return improve_axes(r, &error);
+    QEM_TRY(plain(r, &error));
+    return improve_best(r, start == QEM_ROTATION_BEST, &error);
+}
+
+/* Rotation and codebook from `count` rows of the part. memory: device, for x, y, weights and labels of the sample. */
+static qem_status learn_from(rounds *all, uint64_t count, float *memory)
+{
+    const uint64_t groups = all->fit->points.groups;
+    qem_rotated_rows part = *all->part;
+    rounds r;
+    part.rows = count;
+    part.x = memory;
+    part.y = memory + count * all->cols;
+    part.labels = (uint32_t *)(part.y + count * all->cols);
+    float *weight = (float *)(part.labels + count * groups);
+    QEM_TRY(take_sample(all, all->part->x, all->cols * sizeof(float), count, memory));
+    if (part.weight) {
+        QEM_TRY(take_sample(all, all->part->weight, groups * sizeof(float), count, weight));
+        part.weight = weight;
+    }
+    qem_rotated_problems(all->fit, &part);
+    qem_status status = begin(all->fit, &part, &r);
+    if (status == QEM_OK) status = improve_sample(&r, all->fit->recipe.rotation_start);
+    end(&r);
+    qem_rotated_problems(all->fit, all->part);
+    return status;
+}
+
+/* The sample's rotation for all rows, whose codes go on from its codebook. */
+static qem_status improve_by_sample(rounds *r, uint64_t count, double *error)
+{
+    const qem_fit *fit = r->fit;
+    const uint64_t width = 2 * r->cols + (r->part->weight ? 2 : 1) * fit->points.groups;
+    void *memory;
+    QEM_TRY(fit->backend->alloc(fit->context, count * width, sizeof(float), &memory));
+    const qem_status status = learn_from(r, count, memory);
+    fit->backend->release(fit->context, memory);
+    if (status != QEM_OK) return status;
+    QEM_TRY(rotate(r));
+    const qem_kmeans_args args = arguments(fit, r->part, r->part->y);
+    QEM_TRY(fit->backend->assign(fit->context, &args));
+    return lloyd(r, r->part->y, fit->recipe.iterations, 1, error);
+}
+
+/* Keeps what a rotation makes of the rows where it is better than pq: by the errors as decoded, or by those of the passes where
  * rows have weights. */
 static qem_status from_plain(rounds *r, int try_axes)
 {
     const int weighted = r->part->weight != NULL;
-    double by_passes, by_decoding, last;
-    int axes = 0;
-    QEM_TRY(plain(r, &by_passes));
-    if (!(by_passes > 0.0)) return rotate(r);
-    if (!weighted) QEM_TRY(measure(r, 0, &by_decoding));
-    if (try_axes) QEM_TRY(principal(r, &last, &axes));
-    if (axes && !(last < by_passes)) QEM_TRY(plain(r, &last));
-    if (!axes) last = by_passes;
-    QEM_TRY(improve(r, &last));
+    const uint64_t sample = sample_rows(r);
+    double first, last;
+    QEM_TRY(plain(r, &first));
+    if (!(first > 0.0) || r->fit->recipe.iterations == 0) return rotate(r);
+    last = first;
+    if (!weighted) QEM_TRY(measure(r, 0, &first));
+    QEM_TRY(sample ? improve_by_sample(r, sample, &last) : improve_best(r, try_axes, &last));
     if (!weighted) QEM_TRY(measure(r, 1, &last));
-    if (last < (weighted ? by_passes : by_decoding) * (1.0 - LEAST_GAIN)) return QEM_OK;
+    if (last < first * (1.0 - LEAST_GAIN)) return QEM_OK;
     QEM_TRY(plain(r, &last));
     return rotate(r);
 }
 
-static qem_status from_axes(rounds *r)
-{
-    int found;
-    double error;
-    QEM_TRY(principal(r, &error, &found));
-    return found ? improve(r, &error) : from_plain(r, 0);
-}
-
 static qem_status run(rounds *r)
 {
+    const int start = r->fit->recipe.rotation_start;
+    const uint64_t sample = sample_rows(r);
     int can;
     double error;
     QEM_TRY(qem_rotated_fits(r->fit, r->part->x, r->part->rows, 1.0, &can));
-    if (can && r->fit->recipe.rotation_start == QEM_ROTATION_PCA) return from_axes(r);
-    if (can) return from_plain(r, r->fit->recipe.rotation_start == QEM_ROTATION_BEST);
+    if (can && start != QEM_ROTATION_PCA) return from_plain(r, start == QEM_ROTATION_BEST);
+    if (can) return sample ? improve_by_sample(r, sample, &error) : improve_axes(r, &error);
     QEM_TRY(plain(r, &error));
     return rotate(r); /* by the identity: exact */
 }

@@ -293,6 +293,28 @@ TEST(Opq, RotatesCorrelatedColumnsApart)
     EXPECT_LE(error_of(context, m, recipe_for(QEM_METHOD_OPQ, 32, 4, QEM_ROTATION_BEST)), axes * (1.0 + 1e-12));
 }
 
+// Above 2 * 32768 rows the rotation is learnt from some of them.
+TEST(Opq, LearnsFromASample)
+{
+    const Matrix m = correlated(66000, 7, 12);
+    for (qem_rotation_start start : { QEM_ROTATION_IDENTITY, QEM_ROTATION_PCA, QEM_ROTATION_BEST }) {
+        std::vector<uint32_t> labels;
+        for (uint32_t threads : { 1, 2 }) {
+            const Context context(with_threads(threads));
+            qem_recipe opq = recipe_for(QEM_METHOD_OPQ, 16, 4, start), pq = recipe_for(QEM_METHOD_PQ, 16, 4);
+            opq.iterations = pq.iterations = 5;
+            Fit fit(context, m, opq);
+            context.must(fit.run());
+            expect_orthogonal(fit.fit.rotation, 7, 1e-6);
+            if (labels.empty()) {
+                EXPECT_LT(fit.error(m), 0.9 * error_of(context, m, pq));
+                labels = fit.labels;
+            }
+            ASSERT_EQ(labels, fit.labels);
+        }
+    }
+}
+
 TEST(Opq, RotationIsOrthogonal)
 {
     const Context context;
