@@ -145,9 +145,30 @@ qem_status qem_layer_search_scales(qem_context *context, qem_layer_fit *layer, c
     return QEM_OK;
 }
 
-qem_status qem_layer_search_like(qem_context *context, qem_layer_fit *layer, const qem_stage *stage)
+/* Codes of new rows against the base's codebook, as its fit found scales for those that it had. */
+static qem_status encode_provisional(qem_context *context, const qem_layer_fit *layer, const qem_artifact *base,
+                                     qem_range_fit *range, qem_artifact *artifact)
+{
+    QEM_TRY(qem_range_encode(context, layer, base, range));
+    return qem_store_stage(context, range, &artifact->stages[0]);
+}
+
+qem_status qem_layer_search_like(qem_context *context, qem_layer_fit *layer, const qem_artifact *base)
 {
     const uint32_t step = searched_step(layer);
-    if (step == layer->affine_count || !layer->ops->scalar) return QEM_OK;
-    return search_levels(context, layer, step, stage->codebook, stage->k);
+    qem_artifact *artifact;
+    qem_range_fit range;
+    memset(&range, 0, sizeof range);
+    if (step == layer->affine_count) return QEM_OK;
+    if (layer->ops->scalar) return search_levels(context, layer, step, base->stages[0].codebook, base->stages[0].k);
+    QEM_TRY(qem_layer_add_weights(context, layer));
+    for (int round = 0; round < ROUNDS; round++) {
+        QEM_TRY(qem_artifact_new(context, "provisional", layer->rows, layer->cols, 1, 1, &artifact));
+        qem_status status = encode_provisional(context, layer, base, &range, artifact);
+        qem_range_end(context, &range);
+        if (status == QEM_OK) status = search_codes(context, layer, step, &artifact->stages[0]);
+        qem_artifact_destroy(&artifact);
+        QEM_TRY(status);
+    }
+    return QEM_OK;
 }

@@ -339,24 +339,28 @@ static qem_status copy_cells(qem_context *context, const qem_artifact *base, qem
     return QEM_OK;
 }
 
+qem_status qem_range_encode(qem_context *context, const qem_layer_fit *layer, const qem_artifact *base, qem_range_fit *range)
+{
+    const qem_stage *stage = &base->stages[0];
+    const qem_range_plan all = { 0, layer->rows, stage->k };
+    QEM_TRY(load_range(context, layer, &all, range));
+    QEM_TRY(take_base(context, layer, stage, &range->fit));
+    QEM_TRY(layer->ops->encode(&range->fit, base));
+    return take_codebook_codes(context, layer->cols, stage, &range->fit);
+}
+
 qem_status qem_layer_encode(qem_context *context, qem_layer_fit *layer, const qem_artifact *base, uint32_t index,
                             qem_artifact *artifact)
 {
     const qem_layer *from = &base->layers[index];
-    const qem_stage *stage = &base->stages[from->stage_first]; /* of mixed rates the first range, which has the longer codes */
-    qem_artifact alone = *base; /* what the method sees: its own stage as stage 0 */
+    qem_artifact alone = *base; /* what the method sees: the layer's stage as stage 0; of mixed rates that of the longer codes */
     alone.stages = &base->stages[from->stage_first];
     if (index > 0) memset(&alone.cells, 0, sizeof alone.cells);
     QEM_TRY(encode_steps(context, layer, from));
-    QEM_TRY(qem_layer_search_like(context, layer, stage));
+    QEM_TRY(qem_layer_search_like(context, layer, &alone));
     QEM_TRY(qem_layer_add_weights(context, layer));
-    const qem_range_plan all = { 0, layer->rows, stage->k };
-    qem_range_fit *range = &layer->range[0];
     layer->range_count = 1;
-    QEM_TRY(load_range(context, layer, &all, range));
-    QEM_TRY(take_base(context, layer, stage, &range->fit));
-    QEM_TRY(layer->ops->encode(&range->fit, &alone));
-    QEM_TRY(take_codebook_codes(context, layer->cols, stage, &range->fit));
-    QEM_TRY(copy_cells(context, &alone, &range->fit.cells));
+    QEM_TRY(qem_range_encode(context, layer, &alone, &layer->range[0]));
+    QEM_TRY(copy_cells(context, &alone, &layer->range[0].fit.cells));
     return store_ranges(context, layer, artifact, index);
 }

@@ -53,9 +53,12 @@ qem_status qem_range_begin(qem_context *context, const qem_layer_fit *layer, con
 qem_status qem_range_allocate(qem_context *context, const qem_layer_fit *layer, qem_fit *fit);
 void qem_range_end(qem_context *context, qem_range_fit *range);
 
-/* Betters the scales of blocks against codebooks fitted for the purpose, or against the one that new rows take. */
+/* All rows encoded against stage 0 of `base`. */
+qem_status qem_range_encode(qem_context *context, const qem_layer_fit *layer, const qem_artifact *base, qem_range_fit *range);
+
+/* Betters the scales of blocks against codebooks fitted for the purpose, or against that of stage 0 of `base`. */
 qem_status qem_layer_search_scales(qem_context *context, qem_layer_fit *layer, const qem_layer_plan *plan);
-qem_status qem_layer_search_like(qem_context *context, qem_layer_fit *layer, const qem_stage *stage);
+qem_status qem_layer_search_like(qem_context *context, qem_layer_fit *layer, const qem_artifact *base);
 
 /* Moves what a fit made into a stage (store.c). */
 qem_status qem_store_stage(qem_context *context, qem_range_fit *range, qem_stage *stage);

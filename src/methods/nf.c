@@ -6,16 +6,6 @@
 
 static qem_status units(qem_context *context, const qem_backend *backend, const float *x, uint64_t rows, uint64_t cols,
                         qem_affine *affine)
-#define LEAST_K 4
-
-static qem_status check_k(qem_fit *fit)
-{
-    if (fit->k >= LEAST_K) return QEM_OK;
-    return qem_fail(fit->context, fit->recipe.k ? QEM_ERR_ARGUMENT : QEM_ERR_BUDGET,
-                    "nf: it has tables of %d levels or more, not of %llu", LEAST_K, (unsigned long long)fit->k);
-}
-
-static qem_status units(qem_fit *fit, const float *x, qem_affine *affine)
 {
     void *memory;
     QEM_TRY(qem_allocate(context, affine->units, 2 * sizeof(float), &memory));

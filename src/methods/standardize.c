@@ -266,7 +266,8 @@ static qem_status fit_step(standardizer *z, uint32_t s)
     QEM_TRY(stats(z, s, s + 1, z->least, z->greatest, z->mean, z->square));
     QEM_TRY(fit_means(z, s));
     if (both) return fit_both(z, s);
-    for (uint64_t u = 0; u < a->units; u++) z->square[u] = sqrt(z->square[u]);
+    for (uint64_t u = 0; u < a->units; u++)
+        z->square[u] = a->axis == QEM_AXIS_BLOCK ? fmax(-(double)z->least[u], (double)z->greatest[u]) : sqrt(z->square[u]);
     return store_scales(z, s, z->square);
 }
 

@@ -19,7 +19,7 @@ uint64_t qem_standardize_bytes(uint64_t rows, uint64_t cols, const qem_recipe *r
  *   columns, rows: mean (as recipe->means says) and the root mean square about it; both together: column means, then
  *                  scales of columns and rows in turn until they settle, the scale of a line being the root mean square
  *                  of what the scales of the others leave, and the rows' scales with mean square 1
- *   blocks:        the root mean square of the block (qem_standardize_search betters it)
+ *   blocks:        the largest magnitude of the block, which leaves levels between -1 and 1 (searches better it)
  * A line that is constant has scale 0, unless integers of 4..8 bits or f16's range keep its mean from being stored well:
  * then the scale codes the difference. Errors: RANGE (qem_affine_store says when; also a line whose values lie further from
  * their mean than f32 reaches), MEMORY. On an error *count is 0 and nothing is left.

@@ -31,8 +31,22 @@ qem_status qem_affine_copy(qem_context *context, const qem_affine *base, qem_aff
     return qem_affine_expand(context, step);
 }
 
-/* The scale is the root mean square about the mean, if there is one; means are stored first. */
-static qem_status fit_like(qem_context *context, const double *mean, const double *square, qem_affine *a)
+/* Of blocks, as the fit begins: the largest magnitude. */
+static qem_status fit_blocks(qem_context *context, const qem_backend *backend, const float *x, uint64_t rows, uint64_t cols,
+                             qem_affine *a)
+{
+    void *memory;
+    QEM_TRY(qem_affine_alloc(context, a));
+    QEM_TRY(qem_allocate(context, a->units, 2 * sizeof(float), &memory));
+    float *least = memory, *greatest = least + a->units;
+    const qem_status status = backend->unit_stats(context, x, rows, cols, a->axis, a->block, least, greatest, NULL, NULL);
+    for (uint64_t u = 0; u < a->units && status == QEM_OK; u++) a->scale[u] = fmaxf(-least[u], greatest[u]);
+    qem_release(context, memory);
+    return status == QEM_OK ? qem_affine_store(context, a) : status;
+}
+
+/* Of rows: the root mean square about the mean, if there is one; means are stored first. */
+static qem_status fit_rows(qem_context *context, const double *mean, const double *square, qem_affine *a)
 {
     const int has_mean = a->has_mean;
     if (has_mean) {
@@ -58,10 +72,11 @@ qem_status qem_standardize_like(qem_context *context, const qem_backend *backend
     *step = qem_affine_make(base->axis, base->block, base->params, rows, cols);
     step->has_scale = base->has_scale;
     step->has_mean = base->has_mean;
+    if (step->axis == QEM_AXIS_BLOCK) return fit_blocks(context, backend, x, rows, cols, step);
     QEM_TRY(qem_allocate(context, step->units, 2 * sizeof(double), &memory));
     double *mean = memory, *square = mean + step->units;
     qem_status status = backend->unit_stats(context, x, rows, cols, step->axis, step->block, NULL, NULL, mean, square);
-    if (status == QEM_OK) status = fit_like(context, mean, square, step);
+    if (status == QEM_OK) status = fit_rows(context, mean, square, step);
     qem_release(context, memory);
     return status;
 }
