@@ -136,8 +136,9 @@ void check_sizes(const Case &c, const Artifact &artifact)
     EXPECT_EQ(info.stored_bytes, bytes);
     EXPECT_EQ(info.stored_bytes, sum_of(info.parts));
     EXPECT_LE(info.stored_bytes, info.budget_bytes);
-    if (c.chain[0].bits > 0)
+    if (c.chain[0].bits > 0) {
         EXPECT_LE(8.0 * static_cast<double>(info.stored_bytes), c.chain[0].bits * static_cast<double>(c.m.x.size()));
+    }
 }
 
 void check_decoding(const Context &context, const Case &c, const Artifact &artifact)
