@@ -135,7 +135,7 @@ TEST(Names, MethodsAndInstructionSets)
     for (qem_method method : kMethods) EXPECT_EQ(qem_method_from_name(qem_method_name(method)), method);
     EXPECT_STREQ(qem_method_name(QEM_METHOD_HYPERCHR), "hyperchr");
     for (int unknown : { -1, 0, 7, 999 }) EXPECT_STREQ(qem_method_name(static_cast<qem_method>(unknown)), "?");
-    for (const char *unknown : { "", "?", "PQ", "pq ", "p", "opq" })
+    for (const char *unknown : { "", "?", "PQ", "pq ", "p", "opqs" })
         EXPECT_EQ(qem_method_from_name(unknown), QEM_METHOD_NONE) << unknown;
     EXPECT_EQ(qem_method_from_name(nullptr), QEM_METHOD_NONE);
     EXPECT_STREQ(qem_isa_name(QEM_ISA_AUTO), "auto");
