@@ -324,7 +324,7 @@ typedef struct qem_recipe {
                                  deviation (ties: the lowest index) are kept as they are. Their values are f32 (f16 where the
                                  matrix is f16, or where params is 16) */
     double outlier_sigma;     /* instead: all elements beyond so many standard deviations; 0 = none. Planning needs the data */
-    qem_axis grid_axis;       /* grid, nf: the units of their ranges */
+    qem_axis grid_axis;       /* grid, nf: the units of their ranges; not one that is standardized */
     uint32_t grid_block;      /* columns of a block with QEM_AXIS_BLOCK, 2 .. 65535, else 0 */
     qem_rotation_start rotation_start; /* opq, lopq */
     uint32_t cells;           /* lopq: coarse cells, 0 = default (2); 2 .. 256; others: 0 */
