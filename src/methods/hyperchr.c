@@ -113,7 +113,7 @@ static qem_status weigh_cells(qem_fit *fit, uint64_t *counts)
     }
     const qem_kmeans_args args = { .points = fit->points, .problems = fit->problems, .problem_count = cells,
                                    .codebook_dtype = QEM_DTYPE_F32, .iterations = 1, .restarts = 1, .seed = fit->context->seed,
-                                   .element_weight = fit->element_weight, .point_weight = fit->point_weight,
+                                   .point_weight = fit->element_weight ? fit->pooled_weight : fit->point_weight,
                                    .codebook = codebook, .labels = labels, .objective = weight };
     if (status == QEM_OK) status = fit->backend->kmeans(fit->context, &args);
     for (uint64_t c = 0; c < cells && status == QEM_OK; c++) sum += weight[c] = pow(weight[c], power);
