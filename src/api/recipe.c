@@ -92,7 +92,7 @@ static qem_status resolve_method_blocks(qem_context *context, const qem_method_o
         return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: assignment %d is unknown", (int)r->assign);
     if (r->intervals > MOST_INTERVALS)
         return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: %u intervals are more than %d", r->intervals, MOST_INTERVALS);
-    if (r->rotation_start != QEM_ROTATION_IDENTITY && ((unsigned)r->rotation_start > QEM_ROTATION_BEST || !ops->rotates))
+    if ((unsigned)r->rotation_start > QEM_ROTATION_PCA || (r->rotation_start != QEM_ROTATION_BEST && !ops->rotates))
         return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: rotation start %d has no meaning for %s", (int)r->rotation_start,
                         ops->name);
     if (r->allocation != QEM_ALLOCATION_COUNT && (r->allocation != QEM_ALLOCATION_VARIANCE || !ops->allocates))
@@ -129,6 +129,23 @@ static qem_status check_standardize(qem_context *context, const qem_recipe *r)
         return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: params %u; scales and means are stored in 16, 32 or 4 .. 8 bits", r->params);
     if ((unsigned)r->means > QEM_MEANS_NEVER)
         return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: means %d is unknown", (int)r->means);
+    return QEM_OK;
+}
+
+/* Two steps of one axis would be one step. */
+static qem_status check_axes(qem_context *context, const qem_method_ops *ops, const qem_recipe *r)
+{
+    static const struct {
+        uint32_t flag;
+        qem_axis axis;
+        const char *name;
+    } axes[] = { { QEM_STANDARDIZE_COLUMN, QEM_AXIS_COLUMN, "columns" },
+                 { QEM_STANDARDIZE_ROW, QEM_AXIS_ROW, "rows" },
+                 { QEM_STANDARDIZE_BLOCK, QEM_AXIS_BLOCK, "blocks" } };
+    for (size_t i = 0; ops->units && i < sizeof axes / sizeof *axes; i++)
+        if ((r->standardize & axes[i].flag) && r->grid_axis == axes[i].axis)
+            return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: %s has a grid for each of the %s, which are standardized too; one of "
+                            "both is enough", ops->name, axes[i].name);
     return QEM_OK;
 }
 
@@ -177,6 +194,7 @@ qem_status qem_resolve_layer(qem_context *context, const qem_recipe *recipe, uin
     QEM_TRY(resolve_method_blocks(context, *ops, resolved));
     QEM_TRY(check_units(context, *ops, resolved));
     QEM_TRY(check_standardize(context, resolved));
+    QEM_TRY(check_axes(context, *ops, resolved));
     QEM_TRY(check_extras(context, *ops, resolved));
     return resolve_share(context, recipe, resolved);
 }

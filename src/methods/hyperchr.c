@@ -113,7 +113,7 @@ static qem_status weigh_cells(qem_fit *fit, uint64_t *counts)
     }
     const qem_kmeans_args args = { .points = fit->points, .problems = fit->problems, .problem_count = cells,
                                    .codebook_dtype = QEM_DTYPE_F32, .iterations = 1, .restarts = 1, .seed = fit->context->seed,
-                                   .element_weight = fit->element_weight, .point_weight = fit->point_weight,
+                                   .point_weight = fit->element_weight ? fit->pooled_weight : fit->point_weight,
                                    .codebook = codebook, .labels = labels, .objective = weight };
     if (status == QEM_OK) status = fit->backend->kmeans(fit->context, &args);
     for (uint64_t c = 0; c < cells && status == QEM_OK; c++) sum += weight[c] = pow(weight[c], power);
@@ -219,13 +219,29 @@ static int is_global(const qem_recipe *recipe)
     return recipe->assign == QEM_ASSIGN_GLOBAL || recipe->refine > 0;
 }
 
+/* The sub-vectors of all cells as one problem. */
+static qem_status join_cells(qem_fit *fit)
+{
+    QEM_TRY(qem_fit_problems(fit, 1));
+    fit->problems[0] = (qem_problem){ .step = 1, .count = fit->point_count, .k = fit->k, .width = fit->points.dim };
+    return QEM_OK;
+}
+
+/* With weights: k-means over all sub-vectors that goes on from the cells' centroids. */
+static qem_status refine_weighted(qem_fit *fit)
+{
+    QEM_TRY(join_cells(fit));
+    if (fit->recipe.refine == 0) return qem_fit_assign(fit);
+    qem_kmeans_args args = qem_fit_kmeans_args(fit);
+    args.warm = 1;
+    args.iterations = fit->recipe.refine;
+    return fit->backend->kmeans(fit->context, &args);
+}
+
 static qem_status refine(qem_fit *fit)
 {
     void *memory;
-    if (fit->element_weight || (fit->point_weight && fit->recipe.refine))
-        return qem_fail(fit->context, QEM_ERR_UNSUPPORTED,
-                        "hyperchr: refining and global assignment over cells cannot be weighted (importance, scales): take one "
-                        "interval, or assign within the cells");
+    if (fit->element_weight || fit->point_weight) return refine_weighted(fit);
     QEM_TRY(qem_allocate(fit->context, fit->cells.count + 1, sizeof(uint64_t), &memory));
     uint64_t *offsets = memory;
     offsets[0] = 0;
@@ -251,10 +267,7 @@ static qem_status round_codebook(qem_fit *fit)
 {
     if (!fit->recipe.codebook_bits) return QEM_OK;
     QEM_TRY(qem_fit_round_codebook(fit));
-    if (is_global(&fit->recipe)) {
-        QEM_TRY(qem_fit_problems(fit, 1));
-        fit->problems[0] = (qem_problem){ .step = 1, .count = fit->point_count, .k = fit->k, .width = fit->points.dim };
-    }
+    if (is_global(&fit->recipe)) QEM_TRY(join_cells(fit));
     return qem_fit_assign(fit);
 }
 

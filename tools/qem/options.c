@@ -63,7 +63,7 @@ static const choice allocation_choices[] = {
     { "count", QEM_ALLOCATION_COUNT }, { "variance", QEM_ALLOCATION_VARIANCE }, { NULL, 0 }
 };
 static const choice start_choices[] = {
-    { "identity", QEM_ROTATION_IDENTITY }, { "pca", QEM_ROTATION_PCA }, { "best", QEM_ROTATION_BEST }, { NULL, 0 }
+    { "best", QEM_ROTATION_BEST }, { "identity", QEM_ROTATION_IDENTITY }, { "pca", QEM_ROTATION_PCA }, { NULL, 0 }
 };
 static const choice means_choices[] = {
     { "auto", QEM_MEANS_AUTO }, { "always", QEM_MEANS_ALWAYS }, { "never", QEM_MEANS_NEVER }, { NULL, 0 }
@@ -118,8 +118,8 @@ static const option_row rows[] = {
            "variance: more centroids (hyperchr's cells) or wider codes (groups of pq, opq, qet) where more varies"),
     PARSED("grid", "UNIT", cli_parse_grid, "grid, nf: a range for each tensor (default), row, column or block:G of G columns"),
     NUMBER("cells", "V", FIT, KIND_U32, recipe.cells, 2, 256, true, "lopq: coarse cells (default 2)"),
-    CHOICE("rotation-start", "identity|pca|best", FIT, recipe.rotation_start, start_choices, true,
-           "opq, lopq: where rotations start (default identity)"),
+    CHOICE("rotation-start", "best|identity|pca", FIT, recipe.rotation_start, start_choices, true,
+           "opq, lopq: where rotations start (default best: the better of the others)"),
     PARSED("standardize", "WHAT", cli_parse_standardize,
            "none (default), column, row, both, block:G or column+block:G: scales, and means, divided out before"),
     PARSED("params", "TYPE", cli_parse_params, "type scales and means are stored in: f16 (default), f32, or integers u4 .. u8"),

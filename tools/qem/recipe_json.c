@@ -35,7 +35,7 @@ static const char *const accounting_words[] = { "honest", "paper", NULL };
 static const char *const standardize_words[] = { "none", "column", "row", "both", "block", "column+block", NULL };
 static const char *const means_words[] = { "auto", "always", "never", NULL };
 static const char *const axis_words[] = { "tensor", "row", "column", "block", NULL };
-static const char *const start_words[] = { "identity", "pca", "best", NULL };
+static const char *const start_words[] = { "best", "identity", "pca", NULL };
 static const char *const allocation_words[] = { "count", "variance", NULL };
 static const char *const switch_words[] = { "off", "on", NULL };
 
