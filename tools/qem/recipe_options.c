@@ -232,8 +232,7 @@ const qem_recipe *cli_make_recipe_for(const cli_options *options, qem_method met
     chain[0].bits = 0;
     chain[0].k = 0;
     fit_to_method(&chain[0], method);
-    if (method != QEM_METHOD_AUTO) link_layers(options, chain);
-    link_layers(options, true, chain);
+    if (method != QEM_METHOD_AUTO) link_layers(options, true, chain);
     return &chain[0];
 }
 
