@@ -250,7 +250,8 @@ typedef enum qem_assignment {
 /* How the centroids of a budget are shared out. */
 typedef enum qem_allocation {
     QEM_ALLOCATION_COUNT = 0,   /* hyperchr: to cells in proportion to their sub-vectors (the paper); others: evenly */
-    QEM_ALLOCATION_VARIANCE = 1 /* hyperchr: by (count * variance)^(dim/(dim+2)); pq, opq and qet: groups of more variance get
+    QEM_ALLOCATION_VARIANCE = 1 /* hyperchr: by (count * variance)^(dim/(dim+2)), variance being told from the error
+                                   that seeds by count leave, so that outliers do not decide it; pq, opq, qet: groups of more variance get
                                    wider codes, each a power of two of centroids */
 } qem_allocation;
 

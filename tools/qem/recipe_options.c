@@ -191,8 +191,9 @@ static void fit_to_method(qem_recipe *recipe, qem_method method)
     recipe->effort = defaults.effort;
 }
 
-/* Layers for what `chain[0]` leaves over: those of the options, else those of the recipe file. */
-static void link_layers(const cli_options *options, qem_recipe *chain)
+/* Layers for what `chain[0]` leaves over: those of the options, else those of the recipe file. Centroids of a file's layers are
+ * part of its budget: where that was replaced, they are too. */
+static void link_layers(const cli_options *options, bool replaced, qem_recipe *chain)
 {
     uint32_t count = options->residual_count > 0 ? options->residual_count + 1 : options->file_layers;
 
@@ -204,6 +205,7 @@ static void link_layers(const cli_options *options, qem_recipe *chain)
             fit_to_method(&chain[i], options->residuals[i - 1].method);
         } else {
             chain[i] = options->file_chain[i];
+            if (replaced) chain[i].k = chain[0].k;
         }
     }
     for (uint32_t i = 1; i < count; i++) {
@@ -218,7 +220,7 @@ static void link_layers(const cli_options *options, qem_recipe *chain)
 const qem_recipe *cli_make_recipe(const cli_options *options, qem_recipe chain[CLI_LAYERS])
 {
     chain[0] = options->recipe;
-    link_layers(options, chain);
+    link_layers(options, !options->file_budget, chain);
     return &chain[0];
 }
 
@@ -230,7 +232,7 @@ const qem_recipe *cli_make_recipe_for(const cli_options *options, qem_method met
     chain[0].bits = 0;
     chain[0].k = 0;
     fit_to_method(&chain[0], method);
-    if (method != QEM_METHOD_AUTO) link_layers(options, chain);
+    if (method != QEM_METHOD_AUTO) link_layers(options, true, chain);
     return &chain[0];
 }
 
