@@ -243,16 +243,17 @@ static qem_status check_asked(qem_context *context, const qem_view *view, const 
     return qem_check_recipe(context, &plain, view->rows, view->cols);
 }
 
-/* What kept the most modest recipe from fitting says best why none does. */
+/* What keeps the most modest recipe from fitting says best why none does. */
 static qem_status nothing_found(const search *s, const qem_trial *trials, uint32_t count)
 {
-    qem_status status = QEM_ERR_BUDGET;
     qem_recipe plain = *s->asked;
     qem_plan plan = QEM_PLAN_INIT;
+    plain.method = QEM_METHOD_LLOYDMAX;
+    plain.params = 0;
+    QEM_TRY(qem_make_plan(s->context, s->view, &plain, &plan));
+    qem_status status = QEM_ERR_BUDGET;
     for (uint32_t i = 0; i < count; i++)
         if (trials[i].status != QEM_ERR_BUDGET && trials[i].status != QEM_ERR_UNSUPPORTED) status = trials[i].status;
-    plain.method = QEM_METHOD_LLOYDMAX;
-    if (status == QEM_ERR_BUDGET) QEM_TRY(qem_make_plan(s->context, s->view, &plain, &plan));
     return qem_fail(s->context, status, "auto: none of %u recipes can be carried out for this matrix and budget", count);
 }
 
