@@ -250,7 +250,8 @@ typedef enum qem_assignment {
 /* How the centroids of a budget are shared out. */
 typedef enum qem_allocation {
     QEM_ALLOCATION_COUNT = 0,   /* hyperchr: to cells in proportion to their sub-vectors (the paper); others: evenly */
-    QEM_ALLOCATION_VARIANCE = 1 /* hyperchr: by (count * variance)^(dim/(dim+2)); pq, opq and qet: groups of more variance get
+    QEM_ALLOCATION_VARIANCE = 1 /* hyperchr: by (count * variance)^(dim/(dim+2)), variance being told from the error
+                                   that seeds by count leave, so that outliers do not decide it; pq, opq, qet: groups of more variance get
                                    wider codes, each a power of two of centroids */
 } qem_allocation;
 
@@ -280,9 +281,9 @@ typedef enum qem_means {
 
 /* Where opq's and lopq's rotations start. */
 typedef enum qem_rotation_start {
-    QEM_ROTATION_IDENTITY = 0, /* never worse than pq */
-    QEM_ROTATION_PCA = 1,      /* principal axes, dealt out to the groups so that their variances balance */
-    QEM_ROTATION_BEST = 2      /* whichever of both has the less error before it is improved; never worse than pq */
+    QEM_ROTATION_BEST = 0,     /* whichever of both has the less error before it is improved; never worse than pq */
+    QEM_ROTATION_IDENTITY = 1, /* never worse than pq */
+    QEM_ROTATION_PCA = 2       /* principal axes, dealt out to the groups so that their variances balance */
 } qem_rotation_start;
 
 #define QEM_LEVELS_DEFAULT UINT32_MAX
@@ -326,7 +327,7 @@ typedef struct qem_recipe {
     double outlier_sigma;     /* instead: all elements beyond so many standard deviations; 0 = none. Planning needs the data */
     qem_axis grid_axis;       /* grid, nf: the units of their ranges; not one that is standardized */
     uint32_t grid_block;      /* columns of a block with QEM_AXIS_BLOCK, 2 .. 65535, else 0 */
-    qem_rotation_start rotation_start; /* opq, lopq */
+    qem_rotation_start rotation_start; /* opq, lopq; default QEM_ROTATION_BEST */
     uint32_t cells;           /* lopq: coarse cells, 0 = default (2); 2 .. 256; others: 0 */
     qem_allocation allocation;
     uint32_t mixed;           /* 1: where the budget leaves bits over, the first rows take codes of one bit more, with a codebook
@@ -343,7 +344,7 @@ typedef struct qem_recipe {
 #define QEM_RECIPE_INIT \
     { sizeof(qem_recipe), 1, QEM_METHOD_NONE, 0.0, 0.0, 0, 0, 0, QEM_LEVELS_DEFAULT, QEM_DTYPE_F32, 20, 1, 0.0, \
       QEM_ACCOUNTING_HONEST, QEM_ASSIGN_CELL, 0, 0, QEM_STANDARDIZE_NONE, 0, 0, QEM_MEANS_AUTO, 0.0, 0.0, QEM_AXIS_TENSOR, 0, \
-      QEM_ROTATION_IDENTITY, 0, QEM_ALLOCATION_COUNT, 0, QEM_EFFORT_DEFAULT, 0, NULL, 0.0, NULL, { 0 } }
+      QEM_ROTATION_BEST, 0, QEM_ALLOCATION_COUNT, 0, QEM_EFFORT_DEFAULT, 0, NULL, 0.0, NULL, { 0 } }
 
 /* Bytes by part. stored_bytes is their sum; the artifact's file holds exactly these tensor bytes. */
 typedef struct qem_parts {

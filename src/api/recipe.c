@@ -92,7 +92,7 @@ static qem_status resolve_method_blocks(qem_context *context, const qem_method_o
         return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: assignment %d is unknown", (int)r->assign);
     if (r->intervals > MOST_INTERVALS)
         return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: %u intervals are more than %d", r->intervals, MOST_INTERVALS);
-    if (r->rotation_start != QEM_ROTATION_IDENTITY && (r->rotation_start != QEM_ROTATION_PCA || !ops->rotates))
+    if ((unsigned)r->rotation_start > QEM_ROTATION_PCA || (r->rotation_start != QEM_ROTATION_BEST && !ops->rotates))
         return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: rotation start %d has no meaning for %s", (int)r->rotation_start,
                         ops->name);
     if (r->allocation != QEM_ALLOCATION_COUNT && (r->allocation != QEM_ALLOCATION_VARIANCE || !ops->allocates))

@@ -19,7 +19,7 @@ typedef struct field {
 
 static const char *const standardize_words[] = { "none", "column", "row", "both", "block", "column+block" };
 static const char *const means_words[] = { "auto", "always", "never" };
-static const char *const start_words[] = { "identity", "pca" };
+static const char *const start_words[] = { "best", "identity", "pca" };
 static const char *const allocation_words[] = { "count", "variance" };
 static const char *const switch_words[] = { "off", "on" };
 

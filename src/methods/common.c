@@ -4,6 +4,8 @@
 #include "../core/threshold.h"
 #include "method.h"
 
+#define ELEMENT_PASSES 2 /* Lloyd passes with a weight for each element, after those with one for each sub-vector */
+
 qem_status qem_fit_problems(qem_fit *fit, uint64_t count)
 {
     void *memory;
@@ -51,10 +53,26 @@ qem_kmeans_args qem_fit_kmeans_args(const qem_fit *fit)
     return args;
 }
 
+/*
+ * Weights of elements make every search look at every centroid. So the passes are made with one weight for each sub-vector, whose
+ * searches are pruned, and the last ones with the weights as they are: they find the few labels that differ.
+ */
+static qem_status kmeans_by_elements(qem_fit *fit)
+{
+    qem_kmeans_args args = qem_fit_kmeans_args(fit);
+    args.element_weight = NULL;
+    args.point_weight = fit->pooled_weight;
+    QEM_TRY(fit->backend->kmeans(fit->context, &args));
+    args = qem_fit_kmeans_args(fit);
+    args.warm = 1;
+    if (args.iterations > ELEMENT_PASSES) args.iterations = ELEMENT_PASSES;
+    return fit->backend->kmeans(fit->context, &args);
+}
+
 qem_status qem_fit_kmeans_exact(qem_fit *fit)
 {
     const qem_kmeans_args args = qem_fit_kmeans_args(fit);
-    return fit->backend->kmeans(fit->context, &args);
+    return fit->element_weight && fit->pooled_weight ? kmeans_by_elements(fit) : fit->backend->kmeans(fit->context, &args);
 }
 
 qem_status qem_fit_kmeans(qem_fit *fit)

@@ -222,6 +222,18 @@ static qem_status subtract_centroids(local *l)
     return status;
 }
 
+/* Integers for the codebooks of all cells where the recipe wants them, and the labels that go with them. */
+static qem_status round_cells(local *l)
+{
+    if (!l->fit->recipe.codebook_bits) return QEM_OK;
+    QEM_TRY(qem_fit_round_codebook(l->fit));
+    for (uint64_t c = 0; c < l->cells; c++) {
+        const qem_rotated_rows part = part_of(l, c);
+        QEM_TRY(qem_rotated_assign(l->fit, &part));
+    }
+    return QEM_OK;
+}
+
 static qem_status fit_cells(local *l)
 {
     qem_fit *fit = l->fit;
@@ -232,7 +244,7 @@ static qem_status fit_cells(local *l)
         qem_rotated_rows part = part_of(l, c);
         QEM_TRY(qem_rotated_fit(fit, &part));
     }
-    return QEM_OK;
+    return round_cells(l);
 }
 
 static qem_status encode_cells(local *l, const qem_stage *stage)

@@ -42,6 +42,15 @@ static qem_status check_range(qem_fit *fit, const float *rotation)
     return qem_fail(fit->context, QEM_ERR_RANGE, "opq: the rotated rows are beyond the range of f32");
 }
 
+/* Integers for the codebook where the recipe wants them, and the labels that go with them. */
+static qem_status fit_part(qem_fit *fit, qem_rotated_rows *part)
+{
+    QEM_TRY(qem_rotated_fit(fit, part));
+    if (!fit->recipe.codebook_bits) return QEM_OK;
+    QEM_TRY(qem_fit_round_codebook(fit));
+    return qem_rotated_assign(fit, part);
+}
+
 static qem_status fit_or_encode(qem_fit *fit, const qem_artifact *base)
 {
     qem_rotated_rows part;
@@ -50,7 +59,7 @@ static qem_status fit_or_encode(qem_fit *fit, const qem_artifact *base)
     QEM_TRY(qem_fit_problems(fit, fit->points.groups));
     qem_status status = prepare(fit, &part, &y, &encoder);
     if (status == QEM_OK && base) status = fit->backend->to_device(fit->context, part.decoder, base->stages[0].rotation, bytes);
-    if (status == QEM_OK) status = base ? qem_rotated_encode(fit, &part, base->stages[0].rotation, NULL) : qem_rotated_fit(fit, &part);
+    if (status == QEM_OK) status = base ? qem_rotated_encode(fit, &part, base->stages[0].rotation, NULL) : fit_part(fit, &part);
     fit->backend->release(fit->context, y);
     fit->backend->release(fit->context, encoder);
     return status;

@@ -412,6 +412,14 @@ qem_status qem_rotated_fit(qem_fit *fit, qem_rotated_rows *part)
     return status;
 }
 
+qem_status qem_rotated_assign(qem_fit *fit, const qem_rotated_rows *part)
+{
+    if (part->rows == 0) return QEM_OK;
+    qem_rotated_problems(fit, part);
+    const qem_kmeans_args args = arguments(fit, part, part->y);
+    return fit->backend->assign(fit->context, &args);
+}
+
 qem_status qem_rotated_encode(qem_fit *fit, const qem_rotated_rows *part, const float *decoder, const float *before)
 {
     const uint64_t cols = fit->points.cols;
@@ -425,8 +433,5 @@ qem_status qem_rotated_encode(qem_fit *fit, const qem_rotated_rows *part, const 
     qem_release(fit->context, memory);
     if (status == QEM_OK)
         status = fit->backend->rotate(fit->context, part->x, part->rows, cols, part->encoder, before, NULL, part->y);
-    if (status != QEM_OK) return status;
-    qem_rotated_problems(fit, part);
-    const qem_kmeans_args args = arguments(fit, part, part->y);
-    return fit->backend->assign(fit->context, &args);
+    return status == QEM_OK ? qem_rotated_assign(fit, part) : status;
 }

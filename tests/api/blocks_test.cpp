@@ -64,7 +64,7 @@ qem_recipe random_layer(Random &random)
     if (r.method == QEM_METHOD_HYPERCHR)
         r.allocation = static_cast<qem_allocation>(random.below(2));
     if (r.method == QEM_METHOD_LOPQ) r.cells = random.below(2) ? 0 : 3;
-    if (rotates(r.method)) r.rotation_start = static_cast<qem_rotation_start>(random.below(2));
+    if (rotates(r.method)) r.rotation_start = static_cast<qem_rotation_start>(random.below(3));
     if (r.method == QEM_METHOD_GRID || r.method == QEM_METHOD_NF) {
         r.grid_axis = static_cast<qem_axis>(random.below(4));
         if (r.grid_axis == QEM_AXIS_BLOCK) r.grid_block = 2 + pick(random, 12);

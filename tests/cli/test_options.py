@@ -68,7 +68,7 @@ class Options(CliTest):
             ("--grid", ["tensor", "block:G", "65535"], ["", "rows", "block", "block=4", "column+block:4"]),
             ("--grid", ["2", "65535"], ["block:", "block:1", "block:65536", "block:x", "block:-2"]),
             ("--cells", ["2", "256"], ["0", "1", "257", "two"]),
-            ("--rotation-start", ["identity", "pca"], ["random"]),
+            ("--rotation-start", ["best", "identity", "pca"], ["random"]),
             ("--residual", ["METHOD:SHARE", "lopq"], ["", "zz", "auto", ":0.3", "none:0.2"]),
             ("--residual", ["1"], ["pq:", "pq:0", "pq:1", "pq:-0.5", "pq:x", "pq:2"]),
             ("--codebook", ["f16", "u4 .. u12"], ["", "f64", "u3", "u13", "u04", "u4x", "8", "u"]),

@@ -63,7 +63,7 @@ static const choice allocation_choices[] = {
     { "count", QEM_ALLOCATION_COUNT }, { "variance", QEM_ALLOCATION_VARIANCE }, { NULL, 0 }
 };
 static const choice start_choices[] = {
-    { "identity", QEM_ROTATION_IDENTITY }, { "pca", QEM_ROTATION_PCA }, { NULL, 0 }
+    { "best", QEM_ROTATION_BEST }, { "identity", QEM_ROTATION_IDENTITY }, { "pca", QEM_ROTATION_PCA }, { NULL, 0 }
 };
 static const choice means_choices[] = {
     { "auto", QEM_MEANS_AUTO }, { "always", QEM_MEANS_ALWAYS }, { "never", QEM_MEANS_NEVER }, { NULL, 0 }
@@ -91,7 +91,7 @@ static const option_row rows[] = {
            "budget: compression ratio against 32 bits per element"),
     NUMBER("bits", "B", CMD_QUANTIZE, KIND_POSITIVE, recipe.bits, 0, 1e6, true, "budget: stored bits per element"),
     NUMBER("k", "K", CMD_QUANTIZE, KIND_U64, recipe.k, 1, 16777216, true, "budget: centroids per codebook"),
-    NUMBER("methods", "M,M,..", CMD_COMPARE, KIND_METHODS, methods, 0, 0, false, "methods to compare (default: rtn to qet)"),
+    NUMBER("methods", "M,M,..", CMD_COMPARE, KIND_METHODS, methods, 0, 0, false, "methods to compare (default: rtn, lloydmax, vq, pq, hyperchr, qet)"),
     NUMBER("ratios", "T,T,..", CMD_COMPARE, KIND_RATIOS, ratios, 0, 1e9, false,
            "compression ratios (default: 2,4,6,8,10,12,14,16)"),
     NUMBER("repeat", "N", CMD_COMPARE, KIND_U32, repeat, 1, 1000, false, "runs of each; times are medians (default 1)"),
@@ -118,8 +118,8 @@ static const option_row rows[] = {
            "variance: more centroids (hyperchr's cells) or wider codes (groups of pq, opq, qet) where more varies"),
     PARSED("grid", "UNIT", cli_parse_grid, "grid, nf: a range for each tensor (default), row, column or block:G of G columns"),
     NUMBER("cells", "V", FIT, KIND_U32, recipe.cells, 2, 256, true, "lopq: coarse cells (default 2)"),
-    CHOICE("rotation-start", "identity|pca", FIT, recipe.rotation_start, start_choices, true,
-           "opq, lopq: where rotations start (default identity)"),
+    CHOICE("rotation-start", "best|identity|pca", FIT, recipe.rotation_start, start_choices, true,
+           "opq, lopq: where rotations start (default best: the better of the others)"),
     PARSED("standardize", "WHAT", cli_parse_standardize,
            "none (default), column, row, both, block:G or column+block:G: scales, and means, divided out before"),
     PARSED("params", "TYPE", cli_parse_params, "type scales and means are stored in: f16 (default), f32, or integers u4 .. u8"),
@@ -132,7 +132,7 @@ static const option_row rows[] = {
     PARSED("residual", "M2[:SHARE]", cli_parse_residual,
            "a further layer, by method M2, for what the layers before leave over; may be given again"),
     TEXT("importance", 0, "FILE.npy", FIT, importance, "weights of the squared error: one a column, or one an element"),
-    NUMBER("effort", "0..3", FIT, KIND_U32, recipe.effort, 0, 3, true, "auto: how much is tried (default 1)"),
+    NUMBER("effort", "0..3", FIT, KIND_U32, recipe.effort, 0, 3, true, "auto: how much is tried, on how much of the matrix (default 1)"),
     TEXT("recipe", 0, "FILE.json", FIT, recipe_file, "start from this recipe; options of the command line override it"),
     TEXT("reuse", 0, "ARTIFACT", CMD_QUANTIZE, reuse, "encode against the codebooks of this file, fit nothing"),
     FLAG("dry-run", 0, CMD_QUANTIZE, dry_run, "say what it would cost, write nothing"),

@@ -141,12 +141,32 @@ static bool is_one_of(qem_method method, const qem_method *list, int count)
 #define IS(method, ...) \
     is_one_of(method, (const qem_method[]){ __VA_ARGS__ }, (int)(sizeof((qem_method[]){ __VA_ARGS__ }) / sizeof(qem_method)))
 
+/* The search finds all but these. */
+static void leave_to_search(qem_recipe *recipe)
+{
+    const qem_recipe asked = *recipe;
+
+    *recipe = defaults;
+    recipe->method = QEM_METHOD_AUTO;
+    recipe->ratio = asked.ratio;
+    recipe->bits = asked.bits;
+    recipe->iterations = asked.iterations;
+    recipe->restarts = asked.restarts;
+    recipe->tolerance = asked.tolerance;
+    recipe->params = asked.params;
+    recipe->importance = asked.importance;
+    recipe->effort = asked.effort;
+}
+
 /* Takes out of a recipe what its method would refuse, as options that are given to several methods at once ask for. */
 static void fit_to_method(qem_recipe *recipe, qem_method method)
 {
     bool rotates = IS(method, QEM_METHOD_OPQ, QEM_METHOD_LOPQ);
-    bool automatic = method == QEM_METHOD_AUTO;
 
+    if (method == QEM_METHOD_AUTO) {
+        leave_to_search(recipe);
+        return;
+    }
     recipe->method = method;
     if (IS(method, QEM_METHOD_RTN, QEM_METHOD_LLOYDMAX, QEM_METHOD_GRID, QEM_METHOD_NF)) recipe->dim = defaults.dim;
     if (method != QEM_METHOD_HYPERCHR) {
@@ -168,7 +188,7 @@ static void fit_to_method(qem_recipe *recipe, qem_method method)
         recipe->mixed = defaults.mixed;
         recipe->importance = NULL;
     }
-    if (!automatic) recipe->effort = defaults.effort;
+    recipe->effort = defaults.effort;
 }
 
 /* Layers for what `chain[0]` leaves over: those of the options, else those of the recipe file. Centroids of a file's layers are
@@ -212,7 +232,7 @@ const qem_recipe *cli_make_recipe_for(const cli_options *options, qem_method met
     chain[0].bits = 0;
     chain[0].k = 0;
     fit_to_method(&chain[0], method);
-    link_layers(options, true, chain);
+    if (method != QEM_METHOD_AUTO) link_layers(options, true, chain);
     return &chain[0];
 }
 
