@@ -9,14 +9,19 @@ from support import CliTest, METHODS, normal, np
 DECODER = os.path.join(support.SOURCE, "tests", "io", "decode_reference.py")
 
 
+GOLDEN = os.path.join(support.SOURCE, "tests", "golden")
+
+
 class Reference(CliTest):
+    def decode(self, name, out):
+        subprocess.run([sys.executable, DECODER, name, self.path(out)], check=True, stdin=subprocess.DEVNULL, timeout=120)
+        return np.load(self.path(out))
+
     def check(self, data, method, *options):
         self.save("x.npy", data)
         self.qem("quantize", "x.npy", "-o", "a.safetensors", "--method", method, *options)
         self.qem("dequantize", "a.safetensors", "-o", "ours.npy")
-        subprocess.run([sys.executable, DECODER, self.path("a.safetensors"), self.path("reference.npy")], check=True,
-                       stdin=subprocess.DEVNULL, timeout=120)
-        ours, reference = np.load(self.path("ours.npy")), np.load(self.path("reference.npy"))
+        ours, reference = np.load(self.path("ours.npy")), self.decode(self.path("a.safetensors"), "reference.npy")
         self.assertEqual((ours.shape, ours.dtype), (reference.shape, reference.dtype))
         self.assertEqual(ours.tobytes(), reference.tobytes(), (method, data.shape, options))
 
@@ -40,6 +45,15 @@ class Reference(CliTest):
         for dim in [1, 2, 3, 5, 8, 20]:
             self.check(normal(33, 10, 4), "pq", "--k", "4", "--dim", dim)
             self.check(normal(33, 10, 4), "vq", "--k", "4", "--dim", dim)
+
+    def test_golden_files(self):
+        names = sorted(name for name in os.listdir(GOLDEN) if name.endswith(".safetensors"))
+        self.assertGreaterEqual(len(names), 24)
+        for name in names:
+            with self.subTest(name):
+                wanted = np.load(os.path.join(GOLDEN, name.replace(".safetensors", ".npy")))
+                found = self.decode(os.path.join(GOLDEN, name), "reference.npy")
+                self.assertEqual((found.shape, found.tobytes()), (wanted.shape, wanted.tobytes()))
 
 
 if __name__ == "__main__":
