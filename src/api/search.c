@@ -97,6 +97,7 @@ static qem_status plan_sample(const search *s, const qem_method_ops *ops, const 
         small->range[1].row_end = part->rows;
     } else {
         small->range[0].row_end = part->rows;
+        small->range[0].spare_bits *= (double)part->rows / (double)rows * ((double)part->cols / (double)cols);
     }
     const uint64_t groups = ops->kind == QEM_CODEBOOK_PER_GROUP ? 1 : (part->cols + r->dim - 1) / r->dim;
     const int all = part->rows == rows && part->cols == cols;
