@@ -171,8 +171,7 @@ static qem_status nothing_fits(qem_context *context, const qem_method_ops *ops, 
     uint64_t bytes;
     memset(&parts, 0, sizeof parts);
     one.range_count = 1;
-    one.range[0] = (qem_range_plan){ 0, rows, k };
-    one.range[0] = (qem_range_plan){ 0, rows, 1, 0.0, NULL };
+    one.range[0] = (qem_range_plan){ 0, rows, k, 0.0, NULL };
     plan_layer_parts(ops, r, rows, cols, &one, &parts);
     parts.outlier_index += plan->outlier_bytes;
     const char *part = largest_part(&parts, &bytes);
