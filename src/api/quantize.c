@@ -1,4 +1,5 @@
 /* The pipeline: load -> outliers -> layer by layer (standardize, swap, fit, pack; what is left goes on) -> metrics. */
+#include <math.h>
 #include <string.h>
 
 #include "../methods/outliers.h"
@@ -208,6 +209,8 @@ static qem_status run(qem_context *context, const qem_view *view, const char *na
         made->metrics = (qem_metrics)QEM_METRICS_INIT;
         status = qem_measure(context, &p.matrix, made, &made->metrics);
         made->has_metrics = 1;
+        if (status == QEM_OK && !isfinite(made->metrics.max_error)) /* data near the limit of f32 */
+            status = qem_fail(context, QEM_ERR_RANGE, "%s: decoded values are beyond the range of f32", name);
     }
     end(&p);
     if (status != QEM_OK) qem_artifact_destroy(&made);
