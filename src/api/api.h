@@ -27,6 +27,8 @@ qem_status qem_resolve_layer(qem_context *context, const qem_recipe *recipe, uin
 
 typedef struct qem_range_plan {
     uint64_t row_begin, row_end, k;
+    double spare_bits;         /* that k leaves of the budget, where widths differ by group */
+    const uint8_t *group_bits; /* those widths once they are known, borrowed from the fit; else NULL */
 } qem_range_plan;
 
 typedef struct qem_layer_plan {

@@ -114,7 +114,7 @@ static qem_status search_against(qem_context *context, qem_layer_fit *layer, uin
 static qem_status fit_provisional(qem_context *context, const qem_layer_fit *layer, uint64_t k, qem_range_fit *range,
                                   qem_artifact *artifact)
 {
-    const qem_range_plan all = { 0, layer->rows, k };
+    const qem_range_plan all = { 0, layer->rows, k, 0.0, NULL };
     QEM_TRY(qem_range_begin(context, layer, &all, range));
     if (!layer->ops->scalar && range->fit.recipe.iterations > VECTOR_ITERATIONS) range->fit.recipe.iterations = VECTOR_ITERATIONS;
     QEM_TRY(qem_range_allocate(context, layer, &range->fit));

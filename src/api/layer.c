@@ -60,10 +60,11 @@ static qem_status standardize(qem_context *context, qem_layer_fit *layer)
 static int weight_of_points(const qem_layer_fit *layer)
 {
     const uint32_t dim = layer->recipe.dim;
-    if (dim == 1) return layer->recipe.levels == 0;
+    if (dim == 1 && !layer->ops->rotates) return layer->recipe.levels == 0;
     if (layer->importance && !layer->ops->rotates) return 0;
     for (uint32_t i = 0; i < layer->affine_count; i++) {
         const qem_affine *a = &layer->affine[i];
+        if (layer->ops->rotates && (a->axis == QEM_AXIS_COLUMN || a->axis == QEM_AXIS_BLOCK)) return 0; /* columns are mixed */
         if (a->axis == QEM_AXIS_COLUMN || (a->axis == QEM_AXIS_BLOCK && (a->block % dim || layer->recipe.levels))) return 0;
     }
     return 1;
@@ -136,6 +137,7 @@ static qem_status load_range(qem_context *context, const qem_layer_fit *layer, c
     fit->recipe = layer->recipe;
     fit->table = layer->ops->table;
     fit->k = plan->k;
+    fit->spare_bits = plan->spare_bits;
     if (layer->recipe.levels) {
         QEM_TRY(swap_range(context, layer, range, x));
         x = range->ordered;
@@ -188,7 +190,8 @@ qem_status qem_range_allocate(qem_context *context, const qem_layer_fit *layer, 
     void *memory;
     QEM_TRY(context->backend->alloc(context, fit->point_count, sizeof(uint32_t), &memory));
     fit->labels = memory;
-    const qem_stage stage = qem_recipe_stage(fit->kind, layer->cols, &fit->recipe, fit->k);
+    qem_stage stage = qem_recipe_stage(fit->kind, layer->cols, &fit->recipe, fit->k);
+    stage.group_bits = fit->group_bits;
     QEM_TRY(context->backend->alloc(context, qem_stage_codebook_floats(&stage, layer->cols), sizeof(float), &memory));
     fit->codebook = memory;
     return QEM_OK;
@@ -203,6 +206,7 @@ static qem_status begin_ranges(qem_context *context, qem_layer_fit *layer, qem_l
     for (uint32_t i = 0; i < plan->range_count; i++) {
         QEM_TRY(qem_range_begin(context, layer, &plan->range[i], &layer->range[i]));
         plan->range[i].k = layer->range[i].fit.k;
+        plan->range[i].group_bits = layer->range[i].fit.group_bits;
     }
     layer->recipe.intervals = layer->range[0].fit.recipe.intervals; /* the partition may have chosen them */
     return QEM_OK;
@@ -348,7 +352,7 @@ static qem_status copy_cells(qem_context *context, const qem_artifact *base, qem
 qem_status qem_range_encode(qem_context *context, const qem_layer_fit *layer, const qem_artifact *base, qem_range_fit *range)
 {
     const qem_stage *stage = &base->stages[0];
-    const qem_range_plan all = { 0, layer->rows, stage->k };
+    const qem_range_plan all = { 0, layer->rows, stage->k, 0.0, NULL };
     QEM_TRY(load_range(context, layer, &all, range));
     QEM_TRY(take_base(context, layer, stage, &range->fit));
     QEM_TRY(layer->ops->encode(&range->fit, base));

@@ -89,8 +89,8 @@ static void mix_rates(const qem_method_ops *ops, const qem_recipe *r, uint64_t r
         if (error >= best) continue;
         best = error;
         plan->range_count = 2;
-        plan->range[0] = (qem_range_plan){ 0, high, k_high };
-        plan->range[1] = (qem_range_plan){ high, rows, k_low };
+        plan->range[0] = (qem_range_plan){ 0, high, k_high, 0.0, NULL };
+        plan->range[1] = (qem_range_plan){ high, rows, k_low, 0.0, NULL };
     }
 }
 
@@ -134,8 +134,9 @@ static void plan_layer_parts(const qem_method_ops *ops, const qem_recipe *r, uin
         stages[i] = qem_recipe_stage(ops->kind, cols, r, plan->range[i].k);
         stages[i].row_begin = plan->range[i].row_begin;
         stages[i].row_end = plan->range[i].row_end;
+        stages[i].group_bits = (uint8_t *)plan->range[i].group_bits; /* only read */
         qem_stage_sizes(&stages[i], cols);
-        if (varies(ops, r)) stages[i].group_bits = &widths; /* only its being there counts */
+        if (varies(ops, r)) stages[i].group_bits = &widths; /* only its being there counts now */
     }
     qem_artifact artifact = { .rows = rows, .cols = cols, .stage_count = plan->range_count, .stages = stages, .layer_count = 1,
                               .layers = &layer };
@@ -170,7 +171,7 @@ static qem_status nothing_fits(qem_context *context, const qem_method_ops *ops, 
     uint64_t bytes;
     memset(&parts, 0, sizeof parts);
     one.range_count = 1;
-    one.range[0] = (qem_range_plan){ 0, rows, k };
+    one.range[0] = (qem_range_plan){ 0, rows, k, 0.0, NULL };
     plan_layer_parts(ops, r, rows, cols, &one, &parts);
     parts.outlier_index += plan->outlier_bytes;
     const char *part = largest_part(&parts, &bytes);
@@ -208,11 +209,14 @@ qem_status qem_plan_layer(qem_context *context, const qem_method_ops *ops, const
                           double budget, qem_layer_plan *plan)
 {
     plan->range_count = 1;
-    plan->range[0] = (qem_range_plan){ 0, rows, r->k };
+    plan->range[0] = (qem_range_plan){ 0, rows, r->k, 0.0, NULL };
     if (r->k) return explicit_k(context, ops, r, rows, (cols + r->dim - 1) / r->dim);
     const double left = budget - 8.0 * (double)step_bytes(plan);
     plan->range[0].k = largest_k(ops, r, rows, cols, most_centroids(ops, r, rows, cols), left);
-    if (r->mixed && rows > 1) mix_rates(ops, r, rows, cols, left, plan);
+    if (varies(ops, r) && plan->range[0].k) /* the widths take what is left over */
+        plan->range[0].spare_bits = left - charged_bits(ops, r, rows, cols, plan->range[0].k);
+    else if (r->mixed && rows > 1)
+        mix_rates(ops, r, rows, cols, left, plan);
     for (uint32_t i = 0; i < plan->range_count; i++)
         if (plan->range[i].k < 1 || plan->range[i].k < ops->least_k)
             return nothing_fits(context, ops, r, rows, cols, plan, budget + 8.0 * (double)plan->outlier_bytes);

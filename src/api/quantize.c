@@ -1,4 +1,5 @@
 /* The pipeline: load -> outliers -> layer by layer (standardize, swap, fit, pack; what is left goes on) -> metrics. */
+#include <math.h>
 #include <string.h>
 
 #include "../methods/outliers.h"
@@ -208,6 +209,8 @@ static qem_status run(qem_context *context, const qem_view *view, const char *na
         made->metrics = (qem_metrics)QEM_METRICS_INIT;
         status = qem_measure(context, &p.matrix, made, &made->metrics);
         made->has_metrics = 1;
+        if (status == QEM_OK && !isfinite(made->metrics.max_error)) /* data near the limit of f32 */
+            status = qem_fail(context, QEM_ERR_RANGE, "%s: decoded values are beyond the range of f32", name);
     }
     end(&p);
     if (status != QEM_OK) qem_artifact_destroy(&made);
@@ -277,7 +280,8 @@ static qem_status check_base(qem_context *context, const qem_artifact *base)
         const int formula = stage->kind == QEM_CODEBOOK_UNIFORM || stage->kind == QEM_CODEBOOK_TABLE;
         int same = ops->kind == stage->kind && r.dim == stage->dim && r.levels == stage->levels &&
                    (formula || (r.codebook_bits == stage->codebook_bits && (r.codebook_bits || r.codebook == stage->codebook_dtype))) &&
-                   plan.affine_count == base->layers[i].affine_count && (stage->cells > 0) == (ops->rotates != 0);
+                   plan.affine_count == base->layers[i].affine_count && (stage->cells > 0) == (ops->rotates != 0) &&
+                   (!stage->group_bits || ops->allocates);
         for (uint32_t a = 0; same && a < plan.affine_count; a++)
             same = plan.affine[a].axis == base->layers[i].affine[a].axis && plan.affine[a].block == base->layers[i].affine[a].block;
         if (!same)

@@ -14,6 +14,9 @@ static const struct {
 
 #define MOST_FINALS 4
 #define SURPRISE 0.95 /* a trial this much better than the best final is worth another one */
+#define LEAST_SAMPLE ((uint64_t)1 << 16)
+#define SMALL_SHARE 3       /* a small matrix is tried on a third of it: else the trials would take most of the time */
+#define ROWS_OF_ROTATION 16 /* rows for each column that a rotation is learnt from, at least */
 #define LEAST_SAMPLE_COLS 64
 #define POINTS_PER_CENTROID 6 /* a sample of fewer would say little */
 
@@ -26,7 +29,7 @@ typedef struct search {
     qem_context *context;
     const qem_view *view;
     const qem_recipe *asked;
-    sample rows, columns; /* spread rows, whole; many rows of few columns */
+    sample rows, columns, turned; /* spread rows, whole; many rows of few columns; more rows, for rotations */
 } search;
 
 /* ---- samples ---- */
@@ -61,9 +64,12 @@ static uint64_t at_most(uint64_t value, uint64_t limit)
 static void take_samples(search *s)
 {
     const uint64_t rows = s->view->rows, cols = s->view->cols;
-    const uint64_t elements = at_most(efforts[s->asked->effort].elements, rows * cols);
+    uint64_t elements = at_most(efforts[s->asked->effort].elements, rows * cols);
+    if (s->asked->effort < 2 && elements > LEAST_SAMPLE && elements > rows * cols / SMALL_SHARE)
+        elements = rows * cols / SMALL_SHARE > LEAST_SAMPLE ? rows * cols / SMALL_SHARE : LEAST_SAMPLE;
     const uint64_t whole = at_most(rows, elements / cols ? elements / cols : 1);
     take_sample(s, whole, 0, cols, &s->rows);
+    take_sample(s, at_most(rows, whole > ROWS_OF_ROTATION * cols ? whole : ROWS_OF_ROTATION * cols), 0, cols, &s->turned);
     uint64_t width = at_most(cols, elements / rows < LEAST_SAMPLE_COLS ? LEAST_SAMPLE_COLS : elements / rows);
     width -= width > 8 ? width % 8 : 0;
     const uint64_t tall = at_most(rows, elements / width ? elements / width : 1);
@@ -97,6 +103,7 @@ static qem_status plan_sample(const search *s, const qem_method_ops *ops, const 
         small->range[1].row_end = part->rows;
     } else {
         small->range[0].row_end = part->rows;
+        small->range[0].spare_bits *= (double)part->rows / (double)rows * ((double)part->cols / (double)cols);
     }
     const uint64_t groups = ops->kind == QEM_CODEBOOK_PER_GROUP ? 1 : (part->cols + r->dim - 1) / r->dim;
     const int all = part->rows == rows && part->cols == cols;
@@ -138,7 +145,7 @@ static qem_status try_recipe(const search *s, qem_trial *trial)
     asked.iterations = efforts[s->asked->effort].iterations < asked.iterations ? efforts[s->asked->effort].iterations : asked.iterations;
     QEM_TRY(qem_resolve_layer(s->context, &asked, s->view->rows, s->view->cols, &ops, &r));
     const int by_groups = ops->kind == QEM_CODEBOOK_PER_GROUP && !ops->rotates;
-    const sample *part = by_groups ? &s->columns : &s->rows;
+    const sample *part = by_groups ? &s->columns : ops->rotates ? &s->turned : &s->rows;
     QEM_TRY(plan_sample(s, ops, &r, &part->view, &whole, &small));
     if (asked.importance) asked.importance = &part->importance;
     QEM_TRY(try_on(s, &asked, &part->view, &small, &trial->mse));
@@ -243,16 +250,17 @@ static qem_status check_asked(qem_context *context, const qem_view *view, const 
     return qem_check_recipe(context, &plain, view->rows, view->cols);
 }
 
-/* What kept the most modest recipe from fitting says best why none does. */
+/* What keeps the most modest recipe from fitting says best why none does. */
 static qem_status nothing_found(const search *s, const qem_trial *trials, uint32_t count)
 {
-    qem_status status = QEM_ERR_BUDGET;
     qem_recipe plain = *s->asked;
     qem_plan plan = QEM_PLAN_INIT;
+    plain.method = QEM_METHOD_LLOYDMAX;
+    plain.params = 0;
+    QEM_TRY(qem_make_plan(s->context, s->view, &plain, &plan));
+    qem_status status = QEM_ERR_BUDGET;
     for (uint32_t i = 0; i < count; i++)
         if (trials[i].status != QEM_ERR_BUDGET && trials[i].status != QEM_ERR_UNSUPPORTED) status = trials[i].status;
-    plain.method = QEM_METHOD_LLOYDMAX;
-    if (status == QEM_ERR_BUDGET) QEM_TRY(qem_make_plan(s->context, s->view, &plain, &plan));
     return qem_fail(s->context, status, "auto: none of %u recipes can be carried out for this matrix and budget", count);
 }
 

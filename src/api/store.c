@@ -38,15 +38,8 @@ static qem_status pack_groups(qem_context *context, const qem_fit *fit, qem_stag
     QEM_TRY(qem_allocate_zero(context, stage->codes_bytes + QEM_STREAM_SLACK, 1, &memory));
     stage->codes = memory;
     QEM_TRY(qem_allocate(context, fit->point_count, sizeof(uint32_t), &words));
-    const uint32_t *labels = words;
     const qem_status status = context->backend->to_host(context, words, fit->labels, fit->point_count * sizeof(uint32_t));
-    uint64_t bit = 0;
-    for (uint64_t i = 0; i < fit->point_count && status == QEM_OK; i++) {
-        const uint32_t bits = stage->group_bits[i % stage->groups];
-        uint64_t word = (uint64_t)labels[i] << (bit % 8);
-        for (uint8_t *byte = stage->codes + bit / 8; word; word >>= 8) *byte++ |= (uint8_t)word;
-        bit += bits;
-    }
+    if (status == QEM_OK) qem_pack_groups(words, fit->point_count, stage->group_bits, stage->groups, stage->codes);
     qem_release(context, words);
     return status;
 }

@@ -17,9 +17,30 @@ qem_status qem_fit_problems(qem_fit *fit, uint64_t count)
     return QEM_OK;
 }
 
+int qem_fit_widths_vary(const qem_fit *fit)
+{
+    return fit->kind == QEM_CODEBOOK_PER_GROUP && fit->recipe.allocation == QEM_ALLOCATION_VARIANCE;
+}
+
+uint64_t qem_fit_group_k(const qem_fit *fit, uint64_t group)
+{
+    return fit->group_bits ? (uint64_t)1 << fit->group_bits[group] : fit->k;
+}
+
+void qem_pack_groups(const uint32_t *labels, uint64_t count, const uint8_t *bits, uint64_t groups, uint8_t *stream)
+{
+    uint64_t bit = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t word = (uint64_t)labels[i] << (bit % 8);
+        for (uint8_t *byte = stream + bit / 8; word; word >>= 8) *byte++ |= (uint8_t)word;
+        bit += bits[i % groups];
+    }
+}
+
 qem_status qem_fit_group_problems(qem_fit *fit, uint64_t k)
 {
     const qem_subvectors *v = &fit->points;
+    uint64_t offset = 0;
     QEM_TRY(qem_fit_problems(fit, v->groups));
     for (uint64_t g = 0; g < v->groups; g++) {
         qem_problem *problem = &fit->problems[g];
@@ -27,9 +48,10 @@ qem_status qem_fit_group_problems(qem_fit *fit, uint64_t k)
         problem->first = g;
         problem->step = v->groups;
         problem->count = v->rows;
-        problem->k = k;
-        problem->codebook_offset = g * k * v->dim;
+        problem->k = fit->group_bits ? qem_fit_group_k(fit, g) : k;
+        problem->codebook_offset = offset;
         problem->width = g + 1 == v->groups ? v->tail_dim : v->dim;
+        offset += problem->k * problem->width;
     }
     return QEM_OK;
 }

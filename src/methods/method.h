@@ -19,10 +19,12 @@ typedef struct qem_fit {
     const float *element_weight, *point_weight; /* device */
     const float *pooled_weight; /* device; with element_weight: its mean in each sub-vector, by id */
     uint64_t k;             /* centroids per codebook that the budget allows; partition lowers it to what is needed */
+    double spare_bits;      /* that the budget has left over, for widths that differ by group */
 
     /* set by partition (vector methods) */
     qem_problem *problems;  /* host */
     uint64_t problem_count;
+    uint8_t *group_bits;    /* host, [groups], or NULL; k is then that of the widest group */
     uint32_t *order;        /* device: sub-vector ids grouped by cell, or NULL */
     qem_cells cells;        /* host; intervals 0 or 1: none */
 
@@ -33,7 +35,6 @@ typedef struct qem_fit {
     float *codebook_scale;    /* host: and step and least value of each component (qem_stage) */
     float scale, mean;      /* uniform grids */
     qem_table table;        /* QEM_CODEBOOK_TABLE */
-    uint8_t *group_bits;    /* host, [groups], or NULL; k is then that of the widest group */
     uint32_t cells_of_rows; /* rotations: 0 none, 1 opq, more lopq */
     float *rotation;        /* device, [cells_of_rows][cols][cols] */
     float *coarse;          /* device, [cells_of_rows][cols], lopq */
@@ -87,7 +88,13 @@ qem_status qem_fit_scalar_labels(qem_fit *fit, const float *levels, uint64_t k);
 qem_status qem_fit_table(qem_fit *fit, qem_table table);
 /* Encodes new rows against a scalar codebook or grid. */
 qem_status qem_encode_scalar(qem_fit *fit, const qem_artifact *base);
-/* k-means problem number g = column group g, for every group. */
+/* k-means problem number g = column group g, for every group: k entries each, or as fit->group_bits say. */
 qem_status qem_fit_group_problems(qem_fit *fit, uint64_t k);
+/* Do groups have codes of their own widths by the recipe? */
+int qem_fit_widths_vary(const qem_fit *fit);
+/* Entries of a group's codebook where fit->k is the most of any. */
+uint64_t qem_fit_group_k(const qem_fit *fit, uint64_t group);
+/* Host memory: labels [count] as a stream of the groups' widths in turn; `stream` is zeroed and has slack. */
+void qem_pack_groups(const uint32_t *labels, uint64_t count, const uint8_t *bits, uint64_t groups, uint8_t *stream);
 
 #endif

@@ -1,9 +1,32 @@
 /* Optimized product quantization (Ge, He, Ke, Sun 2013): one rotation of the columns, then pq. */
+#include "allocate_bits.h"
 #include "registry.h"
 #include "rotated.h"
 
+/* Widths of the groups that principal axes make, the largest variances first; *found 0: there are none. */
+static qem_status share_bits(qem_fit *fit, int *found)
+{
+    void *memory;
+    QEM_TRY(qem_allocate(fit->context, fit->points.cols, sizeof(double), &memory));
+    qem_status status = qem_rotated_variances(fit, memory, found);
+    if (status == QEM_OK && *found) status = qem_fit_allocate_bits(fit, memory, NULL);
+    qem_release(fit->context, memory);
+    return status;
+}
+
+/* Widths go by the variances that the rotation starts with: of all rotations, principal axes leave the least error behind. */
 static qem_status partition(qem_fit *fit)
 {
+    if (qem_fit_widths_vary(fit) && fit->recipe.rotation_start != QEM_ROTATION_IDENTITY) {
+        int found = 0;
+        QEM_TRY(qem_rotated_fits(fit, fit->points.x, fit->points.rows, 1.0, &found));
+        if (found) QEM_TRY(share_bits(fit, &found));
+        if (found) {
+            fit->recipe.rotation_start = QEM_ROTATION_PCA;
+            return QEM_OK;
+        }
+        fit->recipe.rotation_start = QEM_ROTATION_IDENTITY;
+    }
     return qem_method_find(QEM_METHOD_PQ)->partition(fit);
 }
 
@@ -82,6 +105,7 @@ const qem_method_ops qem_opq_ops = {
     .name = "opq",
     .kind = QEM_CODEBOOK_PER_GROUP,
     .rotates = 1,
+    .allocates = 1,
     .default_dim = 4,
     .most_k = 1u << 24,
     .partition = partition,

@@ -20,6 +20,7 @@ const qem_method_ops qem_qet_ops = {
     .kind = QEM_CODEBOOK_PER_GROUP,
     .default_dim = 4,
     .most_k = 1u << 24,
+    .allocates = 1,
     .default_levels = 1,
     .partition = partition,
     .fit = qem_fit_kmeans,

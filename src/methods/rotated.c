@@ -40,16 +40,19 @@ qem_status qem_rotated_fits(const qem_fit *fit, const float *x, uint64_t rows, d
 void qem_rotated_problems(qem_fit *fit, const qem_rotated_rows *part)
 {
     const qem_subvectors *v = &fit->points;
-    for (uint64_t g = 0; g < v->groups; g++)
+    uint64_t offset = 0;
+    for (uint64_t g = 0; g < v->groups; g++) {
         fit->problems[g] = (qem_problem){
             .key = part->cell * v->groups + g,
             .first = g,
             .step = v->groups,
             .count = part->rows,
-            .k = fit->k,
-            .codebook_offset = g * fit->k * v->dim,
+            .k = qem_fit_group_k(fit, g),
+            .codebook_offset = offset,
             .width = g + 1 == v->groups ? v->tail_dim : v->dim,
         };
+        offset += fit->problems[g].k * fit->problems[g].width;
+    }
 }
 
 static qem_kmeans_args arguments(const qem_fit *fit, const qem_rotated_rows *part, const float *x)
@@ -77,10 +80,35 @@ static qem_status lloyd(rounds *r, const float *x, uint32_t passes, int warm, do
 
 /* ---- what the codes decode to ---- */
 
+static uint64_t codes_bytes(const qem_fit *fit, uint64_t rows)
+{
+    const qem_stage stage = { .group_bits = fit->group_bits, .groups = fit->points.groups, .code_bits = qem_code_bits(fit->k) };
+    return (rows * qem_stage_row_bits(&stage) + 7) / 8;
+}
+
+/* Codes of widths that differ by group, on the host. */
+static qem_status pack_groups(rounds *r)
+{
+    const qem_fit *fit = r->fit;
+    const uint64_t count = r->part->rows * fit->points.groups, bytes = codes_bytes(fit, r->part->rows);
+    void *stream, *labels;
+    QEM_TRY(qem_allocate_zero(fit->context, bytes + QEM_STREAM_SLACK, 1, &stream));
+    qem_status status = qem_allocate(fit->context, count, sizeof(uint32_t), &labels);
+    if (status == QEM_OK) {
+        status = fit->backend->to_host(fit->context, labels, r->part->labels, count * sizeof(uint32_t));
+        if (status == QEM_OK) qem_pack_groups(labels, count, fit->group_bits, fit->points.groups, stream);
+        if (status == QEM_OK) status = fit->backend->to_device(fit->context, r->codes, stream, bytes);
+        qem_release(fit->context, labels);
+    }
+    qem_release(fit->context, stream);
+    return status;
+}
+
 static qem_status pack(rounds *r)
 {
     const qem_fit *fit = r->fit;
     const uint32_t bits = qem_code_bits(fit->k);
+    if (fit->group_bits) return pack_groups(r);
     return bits ? fit->backend->pack(fit->context, r->part->labels, r->part->rows * fit->points.groups, bits, r->codes) : QEM_OK;
 }
 
@@ -97,7 +125,8 @@ static qem_status decode(rounds *r, uint64_t begin, uint64_t end, float *out)
         .k = fit->k,
         .row_end = r->part->rows,
         .codes = r->codes,
-        .codes_bytes = qem_bit_stream_bytes(r->part->rows * fit->points.groups, bits),
+        .codes_bytes = codes_bytes(fit, r->part->rows),
+        .group_bits = fit->group_bits,
         .codebook = r->part->codebook,
     };
     const qem_decode_args args = {
@@ -152,37 +181,64 @@ static qem_status next_rotation(rounds *r, int *found)
 }
 
 /* Sums of the columns: x^T 1. */
-static qem_status column_sums(rounds *r, double *sums)
+static qem_status column_sums(const qem_fit *fit, const float *x, uint64_t rows, double *sums)
 {
-    const qem_fit *fit = r->fit;
     void *host, *device;
-    QEM_TRY(qem_allocate(fit->context, r->part->rows, sizeof(float), &host));
-    for (uint64_t i = 0; i < r->part->rows; i++) ((float *)host)[i] = 1.0f;
-    qem_status status = fit->backend->alloc(fit->context, r->part->rows, sizeof(float), &device);
+    QEM_TRY(qem_allocate(fit->context, rows, sizeof(float), &host));
+    for (uint64_t i = 0; i < rows; i++) ((float *)host)[i] = 1.0f;
+    qem_status status = fit->backend->alloc(fit->context, rows, sizeof(float), &device);
     if (status == QEM_OK) {
-        status = fit->backend->to_device(fit->context, device, host, r->part->rows * sizeof(float));
-        if (status == QEM_OK)
-            status = fit->backend->cross_product(fit->context, r->part->x, device, r->part->rows, r->cols, 1, sums);
+        status = fit->backend->to_device(fit->context, device, host, rows * sizeof(float));
+        if (status == QEM_OK) status = fit->backend->cross_product(fit->context, x, device, rows, fit->points.cols, 1, sums);
         fit->backend->release(fit->context, device);
     }
     qem_release(fit->context, host);
     return status;
 }
 
+/* sums: [cols], scratch */
+static qem_status covariance_of(const qem_fit *fit, const float *x, uint64_t rows, double *sums, double *covariance)
+{
+    const uint64_t cols = fit->points.cols;
+    const double count = (double)rows;
+    QEM_TRY(column_sums(fit, x, rows, sums));
+    QEM_TRY(fit->backend->cross_product(fit->context, x, x, rows, cols, cols, covariance));
+    for (uint64_t i = 0; i < cols; i++)
+        for (uint64_t j = 0; j < cols; j++) {
+            double *c = &covariance[i * cols + j];
+            *c = (*c - sums[i] / count * sums[j]) / count;
+        }
+    return QEM_OK;
+}
+
 static qem_status principal_start(rounds *r, int *found)
 {
     const qem_fit *fit = r->fit;
-    const double rows = (double)r->part->rows;
-    double *sums = r->rotation; /* free until the axes are known */
-    QEM_TRY(column_sums(r, sums));
-    QEM_TRY(fit->backend->cross_product(fit->context, r->part->x, r->part->x, r->part->rows, r->cols, r->cols, r->product));
-    for (uint64_t i = 0; i < r->cols; i++)
-        for (uint64_t j = 0; j < r->cols; j++) {
-            double *c = &r->product[i * r->cols + j];
-            *c = (*c - sums[i] / rows * sums[j]) / rows;
-        }
-    QEM_TRY(qem_rotation_principal(fit->context, r->cols, fit->points.dim, r->product, r->rotation, found));
+    const uint32_t dim = fit->group_bits ? 0 : fit->points.dim; /* groups of their own widths need not balance */
+    QEM_TRY(covariance_of(fit, r->part->x, r->part->rows, r->rotation, r->product)); /* the rotation is yet to come */
+    QEM_TRY(qem_rotation_principal(fit->context, r->cols, dim, r->product, r->rotation, found));
     return *found ? upload(r) : QEM_OK;
+}
+
+qem_status qem_rotated_variances(const qem_fit *fit, double *variance, int *found)
+{
+    const uint64_t cols = fit->points.cols;
+    void *memory;
+    if (cols > QEM_MOST_ROTATED_COLS) { /* the fit will say so */
+        *found = 0;
+        return QEM_OK;
+    }
+    QEM_TRY(qem_allocate(fit->context, cols * cols, sizeof(double), &memory));
+    qem_status status = covariance_of(fit, fit->points.x, fit->points.rows, variance, memory);
+    if (status == QEM_OK) status = qem_rotation_variances(fit->context, cols, memory, variance, found);
+    qem_release(fit->context, memory);
+    for (uint64_t i = 0, j = cols - 1; status == QEM_OK && i < j; i++, j--) {
+        const double swap = variance[i];
+        variance[i] = variance[j];
+        variance[j] = swap;
+    }
+    for (uint64_t i = 0; status == QEM_OK && i < cols; i++) variance[i] = fmax(variance[i], 0.0);
+    return status;
 }
 
 /* ---- the error that counts: of the rows as they will be decoded ---- */
@@ -227,8 +283,8 @@ static qem_status begin(qem_fit *fit, qem_rotated_rows *part, rounds *r)
     r->rotation = r->product + square;
     r->objective = r->rotation + square;
     r->rounded = (float *)(r->objective + fit->points.groups);
-    const uint64_t bytes = qem_bit_stream_bytes(part->rows * fit->points.groups, qem_code_bits(fit->k));
-    const qem_status status = fit->backend->alloc(fit->context, bytes + QEM_STREAM_SLACK, 1, &memory);
+    const qem_status status =
+        fit->backend->alloc(fit->context, codes_bytes(fit, part->rows) + QEM_STREAM_SLACK, 1, &memory);
     if (status == QEM_OK) r->codes = memory;
     return status;
 }

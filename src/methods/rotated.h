@@ -22,6 +22,9 @@ qem_status qem_rotated_fits(const qem_fit *fit, const float *x, uint64_t rows, d
 void qem_rotated_problems(qem_fit *fit, const qem_rotated_rows *part);
 /* Rotation, codebook and labels; fit->problems: as many as there are groups, overwritten. */
 qem_status qem_rotated_fit(qem_fit *fit, qem_rotated_rows *part);
+/* Variances of fit->points along their principal axes, descending: [cols]; those of the columns that the rotation starts with
+ * where groups have their own widths. */
+qem_status qem_rotated_variances(const qem_fit *fit, double *variance, int *found);
 /* Labels of y, as the calls here leave it, against the codebook. */
 qem_status qem_rotated_assign(qem_fit *fit, const qem_rotated_rows *part);
 /* y = (x - before) R and its labels against the codebook, R from the decoder (host memory here); before: device, [cols], or NULL. */

@@ -70,9 +70,28 @@ static qem_status place_axes(qem_context *context, uint64_t n, uint32_t dim, con
     void *memory;
     QEM_TRY(qem_allocate_zero(context, 3 * n, sizeof(double), &memory));
     uint64_t *column = memory, *taken = column + n;
-    deal_axes(n, dim, variance, column, taken, (double *)(taken + n));
+    for (uint64_t a = 0; a < n; a++) column[a] = n - 1 - a;
+    if (dim) deal_axes(n, dim, variance, column, taken, (double *)(taken + n));
     for (uint64_t a = 0; a < n; a++)
         for (uint64_t i = 0; i < n; i++) rotation[i * n + column[a]] = axes[a * n + i];
+    qem_release(context, memory);
+    return QEM_OK;
+}
+
+/* Eigenvalues to `values`, ascending; with axes the eigenvectors take the place of the matrix. */
+static qem_status eigen(qem_context *context, uint64_t n, int axes, double *matrix, double *values, int *found)
+{
+    const char *const job = axes ? "V" : "N";
+    const int size = (int)n, query = -1;
+    double length = 0.0;
+    int info = 0, int_words = 0;
+    dsyevd_(job, "L", &size, matrix, &size, values, &length, &query, &int_words, &query, &info, 1, 1);
+    const int words = (int)length;
+    void *memory;
+    QEM_TRY(qem_allocate(context, (uint64_t)words + (uint64_t)int_words, sizeof(double), &memory));
+    double *work = memory;
+    dsyevd_(job, "L", &size, matrix, &size, values, work, &words, (int *)(work + words), &int_words, &info, 1, 1);
+    *found = info == 0;
     qem_release(context, memory);
     return QEM_OK;
 }
@@ -80,18 +99,17 @@ static qem_status place_axes(qem_context *context, uint64_t n, uint32_t dim, con
 qem_status qem_rotation_principal(qem_context *context, uint64_t n, uint32_t dim, double *covariance, double *rotation,
                                   int *found)
 {
-    QEM_TRY(check_size(context, n));
-    const int size = (int)n, query = -1;
-    double length = 0.0;
-    int info = 0, int_words = 0;
-    dsyevd_("V", "L", &size, covariance, &size, &length, &length, &query, &int_words, &query, &info, 1, 1);
-    const int words = (int)length;
     void *memory;
-    QEM_TRY(qem_allocate(context, n + (uint64_t)words + (uint64_t)int_words, sizeof(double), &memory));
-    double *values = memory, *work = values + n;
-    dsyevd_("V", "L", &size, covariance, &size, values, work, &words, (int *)(work + words), &int_words, &info, 1, 1);
-    *found = info == 0;
-    const qem_status status = *found ? place_axes(context, n, dim, covariance, values, rotation) : QEM_OK;
+    QEM_TRY(check_size(context, n));
+    QEM_TRY(qem_allocate(context, n, sizeof(double), &memory));
+    qem_status status = eigen(context, n, 1, covariance, memory, found);
+    if (status == QEM_OK && *found) status = place_axes(context, n, dim, covariance, memory, rotation);
     qem_release(context, memory);
     return status;
+}
+
+qem_status qem_rotation_variances(qem_context *context, uint64_t n, double *covariance, double *variance, int *found)
+{
+    QEM_TRY(check_size(context, n));
+    return eigen(context, n, 0, covariance, variance, found);
 }

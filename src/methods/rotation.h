@@ -14,9 +14,13 @@ qem_status qem_rotation_procrustes(qem_context *context, uint64_t n, double *pro
 
 /*
  * R with the principal axes as columns, from the covariance, which is overwritten: axes are dealt to groups of dim columns (the
- * last may have fewer) so that the products of their variances balance (Ge, He, Ke, Sun 2013: eigenvalue allocation).
+ * last may have fewer) so that the products of their variances balance (Ge, He, Ke, Sun 2013: eigenvalue allocation). dim 0: the
+ * variances descend from column to column.
  */
 qem_status qem_rotation_principal(qem_context *context, uint64_t n, uint32_t dim, double *covariance, double *rotation,
                                   int *found);
+
+/* The variances along the principal axes alone, ascending; the covariance is overwritten. */
+qem_status qem_rotation_variances(qem_context *context, uint64_t n, double *covariance, double *variance, int *found);
 
 #endif

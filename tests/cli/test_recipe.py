@@ -21,7 +21,6 @@ BLOCKS = [
     ("pq", ["--standardize", "row", "--params", "f32"], {"standardize": "row", "params": 32}),
     ("pq", ["--standardize", "column", "--means", "never"], {"standardize": "column", "means": "never"}),
     ("pq", ["--mixed", "on"], {"mixed": "on"}),
-    ("auto", ["--effort", "3"], {"effort": 3}),
     ("pq", ["--residual", "rtn"], {"residual": {"method": "rtn"}}),
     ("pq", ["--residual", "vq:0.25"], {"residual": {"method": "vq"}, "share": 0.75}),
 ]
