@@ -265,6 +265,8 @@ typedef struct qem_backend {
                                       uint64_t block, uint32_t bits, uint64_t per_super, const float *supers,
                                       const float *levels, uint64_t k, uint8_t *q, double *error);
 
+    /* The mean weight of the elements of each sub-vector; weights.x holds those of elements. pooled: device, by id. */
+    qem_status (*pool_weights)(qem_context *, qem_subvectors weights, float *pooled);
     /* For each block the scale >= 0 of the least sum of weight * (x - coded * scale)^2 over its elements, in double; 0 where coded
      * is 0 or points the other way. weight: device, or NULL; scale: host. */
     qem_status (*fit_block_scales)(qem_context *, const float *x, const float *coded, const float *weight, uint64_t rows,

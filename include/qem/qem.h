@@ -250,7 +250,8 @@ typedef enum qem_assignment {
 /* How the centroids of a budget are shared out. */
 typedef enum qem_allocation {
     QEM_ALLOCATION_COUNT = 0,   /* hyperchr: to cells in proportion to their sub-vectors (the paper); others: evenly */
-    QEM_ALLOCATION_VARIANCE = 1 /* hyperchr: by (count * variance)^(dim/(dim+2)); pq, opq and qet: groups of more variance get
+    QEM_ALLOCATION_VARIANCE = 1 /* hyperchr: by (count * variance)^(dim/(dim+2)), variance being told from the error
+                                   that seeds by count leave, so that outliers do not decide it; pq, opq, qet: groups of more variance get
                                    wider codes, each a power of two of centroids */
 } qem_allocation;
 
@@ -324,7 +325,7 @@ typedef struct qem_recipe {
                                  deviation (ties: the lowest index) are kept as they are. Their values are f32 (f16 where the
                                  matrix is f16, or where params is 16) */
     double outlier_sigma;     /* instead: all elements beyond so many standard deviations; 0 = none. Planning needs the data */
-    qem_axis grid_axis;       /* grid, nf: the units of their ranges */
+    qem_axis grid_axis;       /* grid, nf: the units of their ranges; not one that is standardized */
     uint32_t grid_block;      /* columns of a block with QEM_AXIS_BLOCK, 2 .. 65535, else 0 */
     qem_rotation_start rotation_start; /* opq, lopq; default QEM_ROTATION_BEST */
     uint32_t cells;           /* lopq: coarse cells, 0 = default (2); 2 .. 256; others: 0 */

@@ -145,9 +145,14 @@ static qem_status load_range(qem_context *context, const qem_layer_fit *layer, c
     fit->points = qem_cut(x, rows, layer->cols, layer->recipe.dim);
     fit->point_count = rows * fit->points.groups;
     if (layer->point_weight) fit->point_weight = layer->point_weight + range->row_begin * fit->points.groups;
-    if (layer->element_weight)
-        fit->element_weight = layer->recipe.levels ? range->ordered_weight : layer->element_weight + range->row_begin * layer->cols;
-    return QEM_OK;
+    if (!layer->element_weight) return QEM_OK;
+    fit->element_weight = layer->recipe.levels ? range->ordered_weight : layer->element_weight + range->row_begin * layer->cols;
+    void *memory;
+    QEM_TRY(context->backend->alloc(context, fit->point_count, sizeof(float), &memory));
+    range->pooled_weight = memory;
+    fit->pooled_weight = range->pooled_weight;
+    return context->backend->pool_weights(context, qem_cut(fit->element_weight, rows, layer->cols, layer->recipe.dim),
+                                          range->pooled_weight);
 }
 
 qem_status qem_range_begin(qem_context *context, const qem_layer_fit *layer, const qem_range_plan *plan, qem_range_fit *range)
@@ -175,6 +180,7 @@ void qem_range_end(qem_context *context, qem_range_fit *range)
     backend->release(context, fit->row_cells);
     backend->release(context, range->ordered);
     backend->release(context, range->ordered_weight);
+    backend->release(context, range->pooled_weight);
     backend->release(context, range->swap_map);
     memset(range, 0, sizeof *range);
 }

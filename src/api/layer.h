@@ -9,6 +9,7 @@ typedef struct qem_range_fit {
     qem_fit fit;
     uint64_t row_begin, row_end;
     float *ordered, *ordered_weight; /* device, swapped */
+    float *pooled_weight;            /* device, the weights of sub-vectors */
     uint8_t *swap_map;               /* device */
     uint64_t swap_map_bytes;
 } qem_range_fit;

@@ -146,7 +146,7 @@ static void plan_layer_parts(const qem_method_ops *ops, const qem_recipe *r, uin
     add_parts(&made, parts);
 }
 
-/* The part of most bytes at one centroid, codes apart. */
+/* The part of most bytes, codes apart. */
 static const char *largest_part(const qem_parts *parts, uint64_t *bytes)
 {
     const struct {
@@ -165,21 +165,22 @@ static const char *largest_part(const qem_parts *parts, uint64_t *bytes)
 static qem_status nothing_fits(qem_context *context, const qem_method_ops *ops, const qem_recipe *r, uint64_t rows, uint64_t cols,
                                const qem_layer_plan *plan, double budget)
 {
+    const uint64_t k = ops->least_k > 1 ? ops->least_k : 1;
     qem_layer_plan one = *plan;
     qem_parts parts;
     uint64_t bytes;
     memset(&parts, 0, sizeof parts);
     one.range_count = 1;
-    one.range[0] = (qem_range_plan){ 0, rows, 1, 0.0, NULL };
+    one.range[0] = (qem_range_plan){ 0, rows, k, 0.0, NULL };
     plan_layer_parts(ops, r, rows, cols, &one, &parts);
     parts.outlier_index += plan->outlier_bytes;
     const char *part = largest_part(&parts, &bytes);
-    const double least = charged_bits(ops, r, rows, cols, 1) + 8.0 * (double)(step_bytes(plan) + plan->outlier_bytes);
+    const double least = charged_bits(ops, r, rows, cols, k) + 8.0 * (double)(step_bytes(plan) + plan->outlier_bytes);
     const double share = plan->budget_share > 0.0 ? plan->budget_share : 1.0;
     return qem_fail(context, QEM_ERR_BUDGET,
-                    "%s: the budget%s is %.0f bytes, but one centroid takes %.0f, %llu of them for the %s; the largest ratio that "
-                    "fits is %.6g", ops->name, share < 1.0 ? " of this layer" : "", floor(budget / 8.0), ceil(least / 8.0),
-                    (unsigned long long)bytes, part,
+                    "%s: the budget%s is %.0f bytes, but %s %.0f, %llu of them for the %s; the largest ratio that fits is %.6g",
+                    ops->name, share < 1.0 ? " of this layer" : "", floor(budget / 8.0),
+                    k > 1 ? "its smallest table takes" : "one centroid takes", ceil(least / 8.0), (unsigned long long)bytes, part,
                     qem_six_digits_below((double)rows * (double)cols * 32.0 * share / least));
 }
 

@@ -132,6 +132,23 @@ static qem_status check_standardize(qem_context *context, const qem_recipe *r)
     return QEM_OK;
 }
 
+/* Two steps of one axis would be one step. */
+static qem_status check_axes(qem_context *context, const qem_method_ops *ops, const qem_recipe *r)
+{
+    static const struct {
+        uint32_t flag;
+        qem_axis axis;
+        const char *name;
+    } axes[] = { { QEM_STANDARDIZE_COLUMN, QEM_AXIS_COLUMN, "columns" },
+                 { QEM_STANDARDIZE_ROW, QEM_AXIS_ROW, "rows" },
+                 { QEM_STANDARDIZE_BLOCK, QEM_AXIS_BLOCK, "blocks" } };
+    for (size_t i = 0; ops->units && i < sizeof axes / sizeof *axes; i++)
+        if ((r->standardize & axes[i].flag) && r->grid_axis == axes[i].axis)
+            return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: %s has a grid for each of the %s, which are standardized too; one of "
+                            "both is enough", ops->name, axes[i].name);
+    return QEM_OK;
+}
+
 static qem_status check_extras(qem_context *context, const qem_method_ops *ops, const qem_recipe *r)
 {
     if (!(r->outliers >= 0.0 && r->outliers <= MOST_OUTLIERS))
@@ -177,6 +194,7 @@ qem_status qem_resolve_layer(qem_context *context, const qem_recipe *recipe, uin
     QEM_TRY(resolve_method_blocks(context, *ops, resolved));
     QEM_TRY(check_units(context, *ops, resolved));
     QEM_TRY(check_standardize(context, resolved));
+    QEM_TRY(check_axes(context, *ops, resolved));
     QEM_TRY(check_extras(context, *ops, resolved));
     return resolve_share(context, recipe, resolved);
 }

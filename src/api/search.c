@@ -12,6 +12,8 @@ static const struct {
     uint32_t iterations, finals;
 } efforts[] = { { (uint64_t)1 << 16, 4, 1 }, { (uint64_t)1 << 18, 6, 1 }, { (uint64_t)1 << 20, 10, 3 }, { UINT64_MAX, 20, 4 } };
 
+#define MOST_FINALS 4
+#define SURPRISE 0.95 /* a trial this much better than the best final is worth another one */
 #define LEAST_SAMPLE_COLS 64
 #define POINTS_PER_CENTROID 6 /* a sample of fewer would say little */
 
@@ -191,11 +193,12 @@ static qem_status try_all(const search *s, qem_trial *trials, uint32_t *count)
     return QEM_OK;
 }
 
-/* Fits the first trials on the whole matrix. The best artifact is kept where it is asked for. */
+/* Fits the first trials on the whole matrix, `finals` of them, and more as long as the next one promises a smaller error than
+ * was reached. The best artifact is kept where it is asked for. */
 static qem_status fit_finals(const search *s, qem_trial *trials, uint32_t count, uint32_t finals, qem_artifact **artifact)
 {
     double best = INFINITY;
-    for (uint32_t i = 0, fitted = 0; i < count && fitted < finals; i++) {
+    for (uint32_t i = 0, fitted = 0; i < count && fitted < MOST_FINALS && (fitted < finals || trials[i].mse < SURPRISE * best); i++) {
         qem_artifact *made = NULL;
         const double begin = qem_seconds();
         trials[i].status = qem_quantize(s->context, s->view, "trial", &trials[i].recipe, &made);

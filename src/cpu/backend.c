@@ -56,6 +56,7 @@ const qem_backend qem_cpu_backend = {
     .element_weights = qem_cpu_element_weights,
     .cross_product = qem_cpu_cross_product,
     .rotate = qem_cpu_rotate,
+    .pool_weights = qem_cpu_pool_weights,
     .fit_block_scales = qem_cpu_fit_block_scales,
     .search_block_scales = qem_cpu_search_block_scales,
     .select_outliers = qem_cpu_select_outliers,

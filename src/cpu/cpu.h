@@ -55,6 +55,7 @@ qem_status qem_cpu_element_weights(qem_context *, uint64_t rows, uint64_t cols, 
                                    const float *importance, uint64_t importance_rows, float *weight);
 qem_status qem_cpu_cross_product(qem_context *, const float *a, const float *b, uint64_t rows, uint64_t cols_a,
                                  uint64_t cols_b, double *product);
+qem_status qem_cpu_pool_weights(qem_context *, qem_subvectors weights, float *pooled);
 qem_status qem_cpu_fit_block_scales(qem_context *, const float *x, const float *coded, const float *weight, uint64_t rows,
                                     uint64_t cols, uint64_t block, float *scale);
 qem_status qem_cpu_rotate(qem_context *, const float *x, uint64_t rows, uint64_t cols, const float *rotation,

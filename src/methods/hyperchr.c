@@ -95,28 +95,34 @@ static qem_status list_cells(qem_fit *fit, const partition_state *state)
     return QEM_OK;
 }
 
-/* The high-rate optimum in the place of the counts: (count * variance)^(dim/(dim+2)) of each cell, in units whose sum is about
- * 2^36. Count times variance is the objective of one centroid. */
-static qem_status weigh_cells(qem_fit *fit, uint64_t *counts)
+/*
+ * The high-rate optimum in the place of the counts: (count * variance)^(dim/(dim+2)) of each cell, in units whose sum is about 2^36.
+ * Few outliers decide a cell's plain variance, and one centroid each would do for them. So count * variance is taken as a
+ * codebook sees it: the error E that seeds in proportion to the counts leave is about count * variance * k^(-2/dim).
+ */
+static qem_status weigh_cells(qem_fit *fit, const uint64_t *share, uint64_t *counts)
 {
     const uint64_t cells = fit->cells.count;
-    const double power = (double)fit->points.dim / ((double)fit->points.dim + 2.0);
+    const double dim = (double)fit->points.dim;
     void *objective, *codebook = NULL, *labels = NULL;
     double sum = 0.0;
+    uint64_t first = 0;
     QEM_TRY(qem_allocate(fit->context, cells, sizeof(double), &objective));
     double *weight = objective;
-    qem_status status = fit->backend->alloc(fit->context, cells * fit->points.dim, sizeof(float), &codebook);
-    if (status == QEM_OK) status = fit->backend->alloc(fit->context, fit->point_count, sizeof(uint32_t), &labels);
     for (uint64_t c = 0; c < cells; c++) {
-        fit->problems[c].k = 1;
-        fit->problems[c].codebook_offset = c * fit->points.dim;
+        fit->problems[c].k = share[c];
+        fit->problems[c].codebook_offset = first * fit->points.dim;
+        first += share[c];
     }
+    qem_status status = fit->backend->alloc(fit->context, first * fit->points.dim, sizeof(float), &codebook);
+    if (status == QEM_OK) status = fit->backend->alloc(fit->context, fit->point_count, sizeof(uint32_t), &labels);
     const qem_kmeans_args args = { .points = fit->points, .problems = fit->problems, .problem_count = cells,
                                    .codebook_dtype = QEM_DTYPE_F32, .iterations = 1, .restarts = 1, .seed = fit->context->seed,
-                                   .element_weight = fit->element_weight, .point_weight = fit->point_weight,
+                                   .point_weight = fit->element_weight ? fit->pooled_weight : fit->point_weight,
                                    .codebook = codebook, .labels = labels, .objective = weight };
     if (status == QEM_OK) status = fit->backend->kmeans(fit->context, &args);
-    for (uint64_t c = 0; c < cells && status == QEM_OK; c++) sum += weight[c] = pow(weight[c], power);
+    for (uint64_t c = 0; c < cells && status == QEM_OK; c++)
+        sum += weight[c] = pow(weight[c], dim / (dim + 2.0)) * pow((double)share[c], 2.0 / (dim + 2.0));
     for (uint64_t c = 0; c < cells && status == QEM_OK; c++)
         counts[c] = 1 + (sum > 0.0 ? (uint64_t)(weight[c] / sum * 68719476736.0) : 0);
     fit->backend->release(fit->context, labels);
@@ -131,7 +137,10 @@ static qem_status share_centroids(qem_fit *fit, uint64_t *table)
     const uint64_t cells = fit->cells.count;
     uint64_t *counts = table, *most = table + cells, *share = most + cells, *distinct = share + cells;
     for (uint64_t c = 0; c < cells; c++) counts[c] = most[c] = fit->problems[c].count;
-    if (fit->recipe.allocation == QEM_ALLOCATION_VARIANCE) QEM_TRY(weigh_cells(fit, counts));
+    if (fit->recipe.allocation == QEM_ALLOCATION_VARIANCE) {
+        QEM_TRY(qem_allocate_centroids(fit->context, fit->k, cells, counts, most, share));
+        QEM_TRY(weigh_cells(fit, share, counts));
+    }
     for (int limited = 1; limited;) {
         QEM_TRY(qem_allocate_centroids(fit->context, fit->k, cells, counts, most, share));
         for (uint64_t c = 0; c < cells; c++) fit->problems[c].k = share[c];
@@ -219,13 +228,29 @@ static int is_global(const qem_recipe *recipe)
     return recipe->assign == QEM_ASSIGN_GLOBAL || recipe->refine > 0;
 }
 
+/* The sub-vectors of all cells as one problem. */
+static qem_status join_cells(qem_fit *fit)
+{
+    QEM_TRY(qem_fit_problems(fit, 1));
+    fit->problems[0] = (qem_problem){ .step = 1, .count = fit->point_count, .k = fit->k, .width = fit->points.dim };
+    return QEM_OK;
+}
+
+/* With weights: k-means over all sub-vectors that goes on from the cells' centroids. */
+static qem_status refine_weighted(qem_fit *fit)
+{
+    QEM_TRY(join_cells(fit));
+    if (fit->recipe.refine == 0) return qem_fit_assign(fit);
+    qem_kmeans_args args = qem_fit_kmeans_args(fit);
+    args.warm = 1;
+    args.iterations = fit->recipe.refine;
+    return fit->backend->kmeans(fit->context, &args);
+}
+
 static qem_status refine(qem_fit *fit)
 {
     void *memory;
-    if (fit->element_weight || (fit->point_weight && fit->recipe.refine))
-        return qem_fail(fit->context, QEM_ERR_UNSUPPORTED,
-                        "hyperchr: refining and global assignment over cells cannot be weighted (importance, scales): take one "
-                        "interval, or assign within the cells");
+    if (fit->element_weight || fit->point_weight) return refine_weighted(fit);
     QEM_TRY(qem_allocate(fit->context, fit->cells.count + 1, sizeof(uint64_t), &memory));
     uint64_t *offsets = memory;
     offsets[0] = 0;
@@ -251,10 +276,7 @@ static qem_status round_codebook(qem_fit *fit)
 {
     if (!fit->recipe.codebook_bits) return QEM_OK;
     QEM_TRY(qem_fit_round_codebook(fit));
-    if (is_global(&fit->recipe)) {
-        QEM_TRY(qem_fit_problems(fit, 1));
-        fit->problems[0] = (qem_problem){ .step = 1, .count = fit->point_count, .k = fit->k, .width = fit->points.dim };
-    }
+    if (is_global(&fit->recipe)) QEM_TRY(join_cells(fit));
     return qem_fit_assign(fit);
 }
 

@@ -33,6 +33,7 @@ typedef struct lloyd_state {
     double total;      /* sum of (weighted) (x - center)^2, for the tolerance */
     double low, high;  /* extremes of the data */
     double *levels;    /* [k], ascending */
+    double *best;      /* [k], those of the least error so far */
     float *thresholds; /* [k - 1], absolute */
     uint64_t *counts;  /* of elements; weighted, sums of weights in their unit */
     uint64_t *members; /* of elements; only while empty levels are repaired */
@@ -106,7 +107,7 @@ static qem_status lloyd(qem_fit *fit, lloyd_state *state)
 {
     const qem_scalar_weights *w = &state->weights;
     const uint64_t k = fit->k;
-    double before = INFINITY;
+    double before = INFINITY, least = INFINITY;
     for (uint32_t pass = 0; pass < fit->recipe.iterations; pass++) {
         QEM_TRY(qem_report_progress(fit->context, "Lloyd-Max", (double)pass / fit->recipe.iterations));
         for (uint64_t j = 0; j + 1 < k; j++)
@@ -122,14 +123,19 @@ static qem_status lloyd(qem_fit *fit, lloyd_state *state)
             state->levels[j] = level;
             explained += level * level * (double)state->counts[j] * w->unit;
         }
+        const double now = state->total - explained;
+        if (now < least) { /* splitting intervals can cost more than it gives */
+            least = now;
+            memcpy(state->best, state->levels, (size_t)k * sizeof *state->best);
+        }
         if (empty && pass + 1 < fit->recipe.iterations) {
             QEM_TRY(repair_empty(fit, state, &moved));
             if (moved) continue;
         }
-        const double now = state->total - explained;
         if (!moved || before - now < fit->recipe.tolerance * before) break;
         before = now;
     }
+    if (least < INFINITY) memcpy(state->levels, state->best, (size_t)k * sizeof *state->best);
     return qem_report_progress(fit->context, "Lloyd-Max", 1.0);
 }
 
@@ -193,12 +199,13 @@ static qem_status fit_levels(qem_fit *fit)
     state.low = min;
     state.high = max;
     QEM_TRY(weigh(fit, &state));
-    QEM_TRY(qem_allocate(fit->context, fit->k, 5 * sizeof(double), &memory));
+    QEM_TRY(qem_allocate(fit->context, fit->k, 6 * sizeof(double), &memory));
     state.levels = memory;
     state.counts = (uint64_t *)memory + fit->k;
     state.sums = (int64_t *)memory + 2 * fit->k;
     state.thresholds = (float *)((double *)memory + 3 * fit->k);
     state.members = state.weights.weight ? (uint64_t *)memory + 4 * fit->k : state.counts;
+    state.best = (double *)memory + 5 * fit->k;
     qem_status status = qem_lloydmax_start(fit, &state.weights, state.levels, &exact);
     if (status == QEM_OK && !(exact && state.weights.weight)) status = lloyd(fit, &state); /* it would move what has no weight */
     if (status == QEM_OK) status = store(fit, &state);

@@ -17,6 +17,7 @@ typedef struct qem_fit {
     uint64_t point_count;   /* rows * groups */
     /* Weights of the squared error, at most one of both; NULL: 1. See qem_kmeans_args. */
     const float *element_weight, *point_weight; /* device */
+    const float *pooled_weight; /* device; with element_weight: its mean in each sub-vector, by id */
     uint64_t k;             /* centroids per codebook that the budget allows; partition lowers it to what is needed */
     double spare_bits;      /* that the budget has left over, for widths that differ by group */
 

@@ -61,7 +61,7 @@ qem_recipe random_layer(Random &random)
         if (random.below(3) == 0) r.assign = QEM_ASSIGN_GLOBAL;
         if (random.below(3) == 0) r.refine = pick(random, 3);
     }
-    if (r.method == QEM_METHOD_HYPERCHR || r.method == QEM_METHOD_PQ || r.method == QEM_METHOD_QET || r.method == QEM_METHOD_OPQ)
+    if (r.method == QEM_METHOD_HYPERCHR)
         r.allocation = static_cast<qem_allocation>(random.below(2));
     if (r.method == QEM_METHOD_LOPQ) r.cells = random.below(2) ? 0 : 3;
     if (rotates(r.method)) r.rotation_start = static_cast<qem_rotation_start>(random.below(3));
@@ -70,8 +70,10 @@ qem_recipe random_layer(Random &random)
         if (r.grid_axis == QEM_AXIS_BLOCK) r.grid_block = 2 + pick(random, 12);
     }
     if (random.below(3) == 0) r.codebook = QEM_DTYPE_F16;
-    if (random.below(3) == 0) r.codebook_bits = 4 + pick(random, 9);
+    if (random.below(3) == 0 && !rotates(r.method)) r.codebook_bits = 4 + pick(random, 9);
     if (random.below(2)) add_standardization(random, r);
+    const uint32_t steps_of_axes[] = { 0, QEM_STANDARDIZE_ROW, QEM_STANDARDIZE_COLUMN, QEM_STANDARDIZE_BLOCK };
+    if (r.standardize & steps_of_axes[r.grid_axis]) r.grid_axis = QEM_AXIS_TENSOR, r.grid_block = 0; // both is refused
     r.iterations = pick(random, 5);
     return r;
 }

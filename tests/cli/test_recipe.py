@@ -6,7 +6,7 @@ from support import CliTest, METHODS, normal, read_safetensors
 
 # Every block that has a field of its own in JSON: a method that takes it, options, what they become.
 BLOCKS = [
-    ("pq", ["--allocation", "variance"], {"allocation": "variance"}),
+    ("hyperchr", ["--allocation", "variance"], {"allocation": "variance"}),
     ("grid", ["--grid", "row"], {"grid": "row"}),
     ("nf", ["--grid", "block:6"], {"grid": "block", "grid_block": 6}),
     ("lopq", ["--cells", "5"], {"cells": 5}),
@@ -68,13 +68,9 @@ class Recipes(CliTest):
     def test_blocks_become_fields_and_come_back(self):
         for method, words, wanted in BLOCKS:
             with self.subTest(words=words):
-                budget = ["--bits", "14"] if "--mixed" in words else ["--k", "4"]  # mixed rates need bits left over
+                budget = ["--bits", "14"] if "--mixed" in words or method == "auto" else ["--k", "4"]  # those share bits out
                 base = ["quantize", "x.npy", "--dry-run", "--method", method, *budget]
-                done = self.run_qem(*base, *words, "--json")
-                if done.returncode != 0:  # the library has not got the block yet: then that is what it says
-                    self.assertRegex(done.stderr.decode(), "recipe: .*unknown")
-                    continue
-                recipe = json.loads(done.stdout)["recipe"]
+                recipe = self.report(*base, *words)["recipe"]
                 for key, value in wanted.items():
                     found = {"method": recipe[key]["method"]} if key == "residual" else recipe[key]
                     self.assertEqual(found, value)
@@ -92,16 +88,29 @@ class Recipes(CliTest):
                 self.refused(1, ["--recipe r.json", f"'{key}'"], "quantize", "x.npy", "--dry-run", "--recipe", "r.json")
 
     def test_residual_layers_take_the_options_that_they_know(self):
-        words = ["quantize", "x.npy", "--dry-run", "--method", "hyperchr", "--intervals", "2", "--k", "9", "--dim", "2",
+        words = ["quantize", "x.npy", "--dry-run", "--method", "hyperchr", "--intervals", "2", "--k", "8", "--dim", "2",
                  "--codebook", "f16", "--iterations", "5", "--residual", "qet:0.4", "--residual", "rtn:0.1"]
         recipe = self.report(*words)["recipe"]
         second, third = recipe["residual"], recipe["residual"]["residual"]
         self.assertEqual([recipe["share"], second["share"], "share" in third], [0.6, 0.9, False])
         self.assertEqual([second[key] for key in ["method", "intervals", "dim", "codebook", "iterations", "k"]],
-                         ["qet", 0, 2, "f16", 5, 9])
+                         ["qet", 0, 2, "f16", 5, 8])
         self.assertEqual([third[key] for key in ["method", "dim", "iterations"]], ["rtn", 0, 5])
         self.recipe(recipe)
         self.assertEqual(self.report("quantize", "x.npy", "--dry-run", "--recipe", "r.json")["recipe"], recipe)
+
+    def test_a_budget_replaces_that_of_all_layers(self):
+        base = ["quantize", "x.npy", "--dry-run", "--recipe", "r.json"]
+        self.recipe({"method": "pq", "k": 8, "residual": {"method": "vq", "k": 6, "residual": {"method": "rtn", "k": 4}}})
+        recipe = self.report(*base)["recipe"]
+        self.assertEqual([recipe["k"], recipe["residual"]["k"], recipe["residual"]["residual"]["k"]], [8, 6, 4])
+        recipe = self.report(*base, "--k", "2")["recipe"]
+        self.assertEqual([recipe["k"], recipe["residual"]["k"], recipe["residual"]["residual"]["k"]], [2, 2, 2])
+        recipe = self.report(*base, "--bits", "20")["recipe"]
+        self.assertEqual([recipe["k"], recipe["bits"]], [None, 20])
+        self.assertIsNone(recipe["residual"]["k"])
+        self.recipe({"method": "pq", "bits": 20, "residual": {"method": "vq", "k": 6}})
+        self.refused(1, "a k exactly where", *base)
 
     def test_inspect_lists_layers_and_stages(self):
         self.report("quantize", "x.npy", "-o", "a.safetensors", "--method", "qet", "--k", "4")

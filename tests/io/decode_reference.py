@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """decode_reference.py IN.safetensors OUT.npy [NAME]: decodes an artifact, from the definition alone."""
 import json, struct, sys
+from statistics import NormalDist
 import numpy as np
 
 f32 = np.float32
@@ -44,14 +45,27 @@ def unswap(y, data, levels):
             y[:, at + 2 * p:at + c] = leaf[:, p:c - p]
             at += c
 
+def normal_float(k):
+    """NormalFloat (Dettmers et al. 2023): of 16 levels those that the paper prints, else as its formula has them."""
+    if k == 16:
+        return np.array([-1, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+                         -0.18477343022823334, -0.09105003625154495, 0, 0.07958029955625534, 0.16093020141124725,
+                         0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+                         0.7229568362236023, 1], f32)
+    quantile, half = NormalDist().inv_cdf, k // 2
+    p = 0.98 if k == 8 else 1 - 0.5 * (1 / (2 * k - 2) + 1 / (2 * k))
+    below = [-quantile(p + (0.5 - p) * i / (half - 1)) for i in range(half - 1)]
+    above = [quantile(0.5 + (p - 0.5) * i / half) for i in range(half + 1)]
+    return (np.array(below + above) / quantile(p)).astype(f32)
+
 def books(part, stage, widths, bits, cells):
     """The codebook of each cell and group: [k, width] floats. A shared one is that of every group."""
     k, kind = stage["k"], stage["kind"]
     if kind == "uniform":
         return [[fma(np.arange(k), part["scale"][0], part["mean"][0]).reshape(k, 1)] * len(widths)]
     if kind == "table":
-        levels = np.arange(k, dtype=f32) / f32(max(k - 1, 1))
-        return [[{"uniform": levels}[stage["table"]].reshape(k, 1)] * len(widths)]
+        levels = normal_float(k) if stage["table"] == "nf" else np.arange(k, dtype=f32) / f32(max(k - 1, 1))
+        return [[levels.reshape(k, 1)] * len(widths)]
     shapes = [(k, stage["dim"])] if kind == "shared" else [(2 ** b if "group_bits" in stage else k, w)
                                                            for w, b in zip(widths, bits)] * cells
     data, own, at, component = part["codebook"], [], 0, 0

@@ -49,6 +49,24 @@ TEST_F(DecodeReferenceTest, Uniform)
     }
 }
 
+TEST_F(DecodeReferenceTest, Tables)
+{
+    ArtifactShape shape;
+    shape.kind = QEM_CODEBOOK_TABLE;
+    shape.dim = 1;
+    shape.rows = 200;
+    shape.cols = 25;
+    shape.steps = { { QEM_AXIS_BLOCK, 16, 16, true, true } };
+    for (qem_table table : { QEM_TABLE_UNIFORM, QEM_TABLE_NF })
+        for (uint64_t k : { 1, 2, 4, 8, 16, 32, 64, 128, 256, 4096 }) {
+            if (table == QEM_TABLE_NF && (k < 4 || k > 256)) continue; // there is no such table
+            SCOPED_TRACE("table " + std::to_string(table) + ", k " + std::to_string(k));
+            shape.table = table;
+            shape.k = k;
+            decode(shape);
+        }
+}
+
 TEST_F(DecodeReferenceTest, SharedAndPerGroupWithTails)
 {
     ArtifactShape shape;

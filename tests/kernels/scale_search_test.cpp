@@ -40,9 +40,10 @@ TEST_P(ScaleSearch, SumsAreThoseOfTheScalarKernel)
                     const Levels levels(random, k);
                     std::vector<float> x(n), weight(n), scale(count), inverse(count);
                     fill(random, Pattern::normal, x.data(), n);
+                    fill(random, Pattern::normal, weight.data(), n);
                     for (size_t i = 0; i < n; i++) {
                         if (below(random, 8) == 0) x[i] = 0.0f;
-                        weight[i] = below(random, 8) ? std::fabs(one_value(random, Pattern::normal)) : 0.0f;
+                        weight[i] = below(random, 8) ? std::fabs(weight[i]) : 0.0f;
                     }
                     for (size_t c = 0; c < count; c++) {
                         scale[c] = 0.07f * static_cast<float>(c);

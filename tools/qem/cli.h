@@ -124,6 +124,10 @@ int cli_open_importance(qem_context *context, cli_options *options);
 
 /* A recipe and its residual layers as one object, and back. */
 json_t *cli_json_recipe(const qem_recipe *chain, uint32_t count);
+/* The method and the fields of one layer that are not at their defaults. */
+json_t *cli_json_recipe_short(const qem_recipe *recipe);
+/* The same in one line, as the options that ask for it: the blocks alone, without budget, passes and residuals. */
+void cli_recipe_words(const qem_recipe *recipe, char *text, size_t size);
 int cli_read_recipe(const char *path, qem_recipe *chain, uint32_t *count, uint64_t *seed);
 /* The keys "layers", "stages" and "outliers" of an artifact's metadata in a file that the library has read; NULL when the file
  * cannot be read again. */
@@ -206,9 +210,13 @@ typedef struct cli_record {
     qem_recipe recipe;
     uint32_t layers; /* of the recipe; further ones in residuals */
     qem_recipe residuals[CLI_LAYERS];
+    bool automatic;    /* the recipe was found: the method asked for is auto */
+    qem_trial *trials; /* malloc'ed, or NULL: what the search tried, best first */
+    uint32_t trial_count;
     qem_dtype codebook;
     uint64_t k, groups, cells;
     uint32_t dim, code_bits, levels, intervals;
+    uint32_t stages;   /* k, dim, .. are those of the first */
     uint64_t seed;
     bool has_bytes; /* parts .. ratio are known */
     qem_parts parts;
@@ -220,6 +228,10 @@ typedef struct cli_record {
 } cli_record;
 
 void cli_record_init(cli_record *record);
+/* Frees an array of records with what they own. */
+void cli_records_free(cli_record *records, uint32_t count);
+/* The method's name; of a recipe that was found, "auto". */
+const char *cli_record_method(const cli_record *record);
 void cli_record_from_artifact(const qem_artifact *artifact, cli_record *record);
 void cli_record_from_plan(const qem_plan *plan, const qem_recipe *recipe, uint64_t seed, cli_record *record);
 
@@ -235,8 +247,30 @@ int cli_report_json(const cli_record *records, uint32_t count, const qem_context
 /* The same for people, on stdout. */
 void cli_report_text(const cli_record *records, uint32_t count);
 
+/* What a search tried, of a record that has trials. */
+json_t *cli_json_trials(const cli_record *record);
+void cli_print_trials(const cli_record *record);
+
 const char *cli_isa_name(qem_isa isa);
 const char *cli_device_name(qem_device device);
+
+/* ------------------------------------------------------------------------------------------------- search ------ */
+
+/* --method auto for one matrix. */
+typedef struct cli_search {
+    bool dry_run;           /* plan the best instead of quantizing by it */
+    qem_trial *trials;      /* best first; freed by the caller unless a record took them */
+    uint32_t count;
+    qem_artifact *artifact; /* the caller's */
+    qem_plan plan;
+    double seconds;
+} cli_search;
+
+/* Searches, then carries out the best recipe that the whole matrix takes. */
+qem_status cli_search_run(qem_context *context, const qem_view *view, const char *name, const qem_recipe *recipe,
+                          cli_search *search);
+/* Hands the trials over to the record of what was made. */
+void cli_search_to_record(cli_search *search, cli_record *record);
 
 /* ------------------------------------------------------------------------------------------------- compare ----- */
 

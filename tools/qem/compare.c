@@ -77,6 +77,7 @@ static qem_status run_once(compare_job *job, const qem_recipe *recipe, cli_recor
 
     if (status != QEM_OK) return status;
     cli_record_from_artifact(artifact, record);
+    record->automatic = recipe->method == QEM_METHOD_AUTO;
     record->tensor = job->tensor;
     started = cli_seconds();
     status = qem_dequantize(job->context, artifact, 0, job->view.rows, QEM_DTYPE_F32, job->decoded, 0);
@@ -102,6 +103,7 @@ static int run_cell(compare_job *job, qem_method method, double theta, double *t
         if (status == QEM_ERR_BUDGET || status == QEM_ERR_RANGE) {
             cli_record_init(&result->record);
             result->record.method = method;
+            result->record.automatic = method == QEM_METHOD_AUTO;
             result->record.rows = job->view.rows;
             result->record.cols = job->view.cols;
             result->record.tensor = job->tensor;

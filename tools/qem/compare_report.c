@@ -20,7 +20,7 @@ void cli_compare_row(FILE *out, const cli_result *result)
 {
     const cli_record *record = &result->record;
 
-    fprintf(out, "%6g  %-9s ", result->theta, qem_method_name(record->method));
+    fprintf(out, "%6g  %-9s ", result->theta, cli_record_method(record));
     if (!result->feasible) {
         fprintf(out, "infeasible: %s\n", result->reason);
         fflush(out);
@@ -35,6 +35,11 @@ void cli_compare_row(FILE *out, const cli_result *result)
     print_number(out, " %*.3g", 7, result->quantize_ratio);
     print_number(out, " %*.3g", 7, result->dequantize_ratio);
     fprintf(out, "%s\n", record->recipe.accounting == QEM_ACCOUNTING_PAPER ? "  (paper accounting)" : "");
+    if (record->automatic) {
+        char text[400];
+        cli_recipe_words(&record->recipe, text, sizeof(text));
+        fprintf(out, "%6s  picked %s\n", "", text);
+    }
     fflush(out);
 }
 
@@ -65,7 +70,7 @@ static void csv_row(FILE *out, const cli_result *result)
                              known ? metrics->nmse : NAN, known ? metrics->max_error : NAN, record->quantize_seconds,
                              record->dequantize_seconds, result->quantize_ratio, result->dequantize_ratio };
 
-    fprintf(out, "%s,%.17g,%s,", qem_method_name(record->method), result->theta, known ? "ok" : "infeasible");
+    fprintf(out, "%s,%.17g,%s,", cli_record_method(record), result->theta, known ? "ok" : "infeasible");
     if (known) fprintf(out, "%" PRIu64 ",%" PRIu64, record->k, record->stored_bytes);
     else fputc(',', out);
     for (size_t i = 0; i < sizeof(reals) / sizeof(reals[0]); i++) csv_real(out, reals[i]);
@@ -95,7 +100,7 @@ json_t *cli_compare_json(const cli_result *results, uint32_t count)
     for (uint32_t i = 0; i < count; i++) {
         const cli_result *result = &results[i];
         json_t *object = cli_json_record(&result->record, &result->where);
-        json_object_set_new(object, "method", json_string(qem_method_name(result->record.method)));
+        json_object_set_new(object, "method", json_string(cli_record_method(&result->record)));
         json_object_set_new(object, "theta", cli_json_real(result->theta));
         json_object_set_new(object, "status", json_string(result->feasible ? "ok" : "infeasible"));
         json_object_set_new(object, "reason", result->feasible ? json_null() : cli_json_text(result->reason));

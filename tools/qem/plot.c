@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define METHOD_COUNT (QEM_METHOD_QET + 1)
+#define METHOD_COUNT (QEM_METHOD_AUTO + 1)
 
 /* Colours that stay apart for colour-blind eyes (Okabe and Ito), and a mark of its own for print in grey. */
 static const struct style {
@@ -21,6 +21,9 @@ static const struct style {
     [QEM_METHOD_RTN] = { "#777777", 2 },   [QEM_METHOD_LLOYDMAX] = { "#56b4e9", 9 },
     [QEM_METHOD_VQ] = { "#009e73", 6 },    [QEM_METHOD_PQ] = { "#e69f00", 5 },
     [QEM_METHOD_HYPERCHR] = { "#d55e00", 7 }, [QEM_METHOD_QET] = { "#0072b2", 13 },
+    [QEM_METHOD_GRID] = { "#999933", 1 },  [QEM_METHOD_NF] = { "#cc79a7", 4 },
+    [QEM_METHOD_OPQ] = { "#332288", 8 },   [QEM_METHOD_LOPQ] = { "#882255", 10 },
+    [QEM_METHOD_AUTO] = { "#000000", 11 },
 };
 
 /* Where PATH finds gnuplot, malloc'ed, or NULL. */
@@ -50,6 +53,11 @@ int cli_plot_check(const char *path)
     }
     free(gnuplot);
     return cli_check_output(path);
+}
+
+static qem_method asked_method(const cli_record *record)
+{
+    return record->automatic ? QEM_METHOD_AUTO : record->method;
 }
 
 static bool can_draw(const cli_result *result)
@@ -109,7 +117,7 @@ static void write_data(FILE *script, qem_method method, const cli_result *result
         const cli_record *next = NULL;
         for (uint32_t i = 0; i < count; i++) {
             const cli_record *record = &results[i].record;
-            if (record->method != method || !can_draw(&results[i]) || record->bits_per_element <= last) continue;
+            if (asked_method(record) != method || !can_draw(&results[i]) || record->bits_per_element <= last) continue;
             if (next == NULL || record->bits_per_element < next->bits_per_element) next = record;
         }
         if (next == NULL) break;
@@ -133,7 +141,7 @@ static bool write_script(FILE *script, const char *title, const cli_result *resu
     write_title(script, title);
     if (!write_range(script, results, count)) return false;
     for (uint32_t i = 0; i < count; i++) {
-        qem_method method = results[i].record.method;
+        qem_method method = asked_method(&results[i].record);
         if (!can_draw(&results[i]) || used[method]) continue;
         used[method] = true;
         write_data(script, method, results, count);

@@ -60,6 +60,27 @@ static int choose(quantize_job *job)
     return cli_fail("%s has no 2-D tensor of floats to quantize", job->options->operands[0]);
 }
 
+static int search_one(quantize_job *job, const cli_entry *entry, const qem_view *view)
+{
+    cli_search search = { .dry_run = job->options->dry_run != 0, .plan = QEM_PLAN_INIT };
+    qem_status status = cli_search_run(job->context, view, entry->name, job->recipe, &search);
+    int result = CLI_OK;
+
+    if (status == QEM_OK) {
+        cli_record *record = &job->records[job->record_count++];
+        if (search.dry_run) cli_record_from_plan(&search.plan, &search.trials[0].recipe, job->options->seed, record);
+        else cli_record_from_artifact(search.artifact, record);
+        record->tensor = entry->name;
+        record->source = view->dtype;
+        cli_search_to_record(&search, record);
+        if (!search.dry_run) result = cli_bundle_artifact(job->context, &job->bundle, search.artifact);
+    } else {
+        result = cli_library_error(job->context, status, entry->name);
+    }
+    free(search.trials);
+    return result;
+}
+
 static int plan_one(quantize_job *job, const cli_entry *entry, const qem_view *view)
 {
     const cli_options *options = job->options;
@@ -132,7 +153,8 @@ static int work(quantize_job *job)
         }
         qem_status status = qem_file_view(job->context, job->input, entry->name, &view);
         if (status != QEM_OK) return cli_library_error(job->context, status, entry->name);
-        result = options->dry_run ? plan_one(job, entry, &view) : quantize_one(job, entry, &view);
+        if (job->reused == NULL && job->recipe->method == QEM_METHOD_AUTO) result = search_one(job, entry, &view);
+        else result = options->dry_run ? plan_one(job, entry, &view) : quantize_one(job, entry, &view);
         if (result != CLI_OK) return result;
     }
     return CLI_OK;
@@ -192,7 +214,7 @@ int cli_quantize(cli_options *options)
     cli_bundle_free(&job.bundle);
     cli_list_free(&job.listing);
     free(job.chosen);
-    free(job.records);
+    cli_records_free(job.records, job.record_count);
     qem_file_close(&options->importance_file);
     qem_file_close(&job.reused);
     qem_file_close(&job.input);

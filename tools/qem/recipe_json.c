@@ -125,6 +125,11 @@ static json_t *field_value(const qem_recipe *recipe, const field *f)
     return whole(number);
 }
 
+static bool is_default(const qem_recipe *recipe, const field *f)
+{
+    return memcmp((const char *)recipe + f->offset, (const char *)&defaults + f->offset, field_size(f)) == 0;
+}
+
 json_t *cli_json_recipe(const qem_recipe *chain, uint32_t count)
 {
     json_t *object = json_object();
@@ -132,10 +137,22 @@ json_t *cli_json_recipe(const qem_recipe *chain, uint32_t count)
     for (int i = 0; i < FIELD_COUNT; i++) {
         const field *f = &fields[i];
         if (f->offset == AT(codebook_bits)) continue; /* its word stands under "codebook" */
-        bool same = memcmp((const char *)chain + f->offset, (const char *)&defaults + f->offset, field_size(f)) == 0;
-        if (f->basic || !same) json_object_set_new(object, f->key, field_value(chain, f));
+        if (f->basic || !is_default(chain, f)) json_object_set_new(object, f->key, field_value(chain, f));
     }
     if (count > 1) json_object_set_new(object, "residual", cli_json_recipe(chain + 1, count - 1));
+    return object;
+}
+
+json_t *cli_json_recipe_short(const qem_recipe *recipe)
+{
+    json_t *object = json_object();
+
+    for (int i = 0; i < FIELD_COUNT; i++) {
+        const field *f = &fields[i];
+        if (f->kind != FIELD_METHOD && is_default(recipe, f)) continue;
+        if (f->offset != AT(codebook_bits)) json_object_set_new(object, f->key, field_value(recipe, f));
+    }
+    if (recipe->codebook_bits > 0) json_object_set_new(object, "codebook", codebook_word(recipe));
     return object;
 }
 

@@ -141,12 +141,32 @@ static bool is_one_of(qem_method method, const qem_method *list, int count)
 #define IS(method, ...) \
     is_one_of(method, (const qem_method[]){ __VA_ARGS__ }, (int)(sizeof((qem_method[]){ __VA_ARGS__ }) / sizeof(qem_method)))
 
+/* The search finds all but these. */
+static void leave_to_search(qem_recipe *recipe)
+{
+    const qem_recipe asked = *recipe;
+
+    *recipe = defaults;
+    recipe->method = QEM_METHOD_AUTO;
+    recipe->ratio = asked.ratio;
+    recipe->bits = asked.bits;
+    recipe->iterations = asked.iterations;
+    recipe->restarts = asked.restarts;
+    recipe->tolerance = asked.tolerance;
+    recipe->params = asked.params;
+    recipe->importance = asked.importance;
+    recipe->effort = asked.effort;
+}
+
 /* Takes out of a recipe what its method would refuse, as options that are given to several methods at once ask for. */
 static void fit_to_method(qem_recipe *recipe, qem_method method)
 {
     bool rotates = IS(method, QEM_METHOD_OPQ, QEM_METHOD_LOPQ);
-    bool automatic = method == QEM_METHOD_AUTO;
 
+    if (method == QEM_METHOD_AUTO) {
+        leave_to_search(recipe);
+        return;
+    }
     recipe->method = method;
     if (IS(method, QEM_METHOD_RTN, QEM_METHOD_LLOYDMAX, QEM_METHOD_GRID, QEM_METHOD_NF)) recipe->dim = defaults.dim;
     if (method != QEM_METHOD_HYPERCHR) {
@@ -168,11 +188,12 @@ static void fit_to_method(qem_recipe *recipe, qem_method method)
         recipe->mixed = defaults.mixed;
         recipe->importance = NULL;
     }
-    if (!automatic) recipe->effort = defaults.effort;
+    recipe->effort = defaults.effort;
 }
 
-/* Layers for what `chain[0]` leaves over: those of the options, else those of the recipe file. */
-static void link_layers(const cli_options *options, qem_recipe *chain)
+/* Layers for what `chain[0]` leaves over: those of the options, else those of the recipe file. Centroids of a file's layers are
+ * part of its budget: where that was replaced, they are too. */
+static void link_layers(const cli_options *options, bool replaced, qem_recipe *chain)
 {
     uint32_t count = options->residual_count > 0 ? options->residual_count + 1 : options->file_layers;
 
@@ -184,6 +205,7 @@ static void link_layers(const cli_options *options, qem_recipe *chain)
             fit_to_method(&chain[i], options->residuals[i - 1].method);
         } else {
             chain[i] = options->file_chain[i];
+            if (replaced) chain[i].k = chain[0].k;
         }
     }
     for (uint32_t i = 1; i < count; i++) {
@@ -198,7 +220,7 @@ static void link_layers(const cli_options *options, qem_recipe *chain)
 const qem_recipe *cli_make_recipe(const cli_options *options, qem_recipe chain[CLI_LAYERS])
 {
     chain[0] = options->recipe;
-    link_layers(options, chain);
+    link_layers(options, !options->file_budget, chain);
     return &chain[0];
 }
 
@@ -210,7 +232,7 @@ const qem_recipe *cli_make_recipe_for(const cli_options *options, qem_method met
     chain[0].bits = 0;
     chain[0].k = 0;
     fit_to_method(&chain[0], method);
-    link_layers(options, chain);
+    if (method != QEM_METHOD_AUTO) link_layers(options, true, chain);
     return &chain[0];
 }
 

@@ -24,6 +24,11 @@ static void set_layers(cli_record *record, const qem_recipe *recipe)
     if (record->layers > 1) memcpy(record->residuals, chain + 1, (record->layers - 1) * sizeof(chain[0]));
 }
 
+const char *cli_record_method(const cli_record *record)
+{
+    return qem_method_name(record->automatic ? QEM_METHOD_AUTO : record->method);
+}
+
 void cli_record_from_artifact(const qem_artifact *artifact, cli_record *record)
 {
     qem_artifact_info info = QEM_ARTIFACT_INFO_INIT;
@@ -45,6 +50,7 @@ void cli_record_from_artifact(const qem_artifact *artifact, cli_record *record)
     record->code_bits = info.code_bits;
     record->levels = info.levels;
     record->intervals = info.intervals;
+    record->stages = info.stages;
     record->seed = info.seed;
     record->parts = info.parts;
     record->stored_bytes = info.stored_bytes;
@@ -72,6 +78,7 @@ void cli_record_from_plan(const qem_plan *plan, const qem_recipe *recipe, uint64
     record->code_bits = plan->code_bits;
     record->levels = plan->levels;
     record->intervals = plan->intervals;
+    record->stages = plan->stages;
     record->seed = seed;
     record->parts = plan->parts;
     record->stored_bytes = plan->stored_bytes;
@@ -172,12 +179,13 @@ static void set_recipe(json_t *object, const cli_record *record)
 {
     bool known = record->has_recipe;
 
-    json_object_set_new(object, "method", known ? json_string(qem_method_name(record->method)) : json_null());
+    json_object_set_new(object, "method", known ? json_string(cli_record_method(record)) : json_null());
     json_object_set_new(object, "rows", whole(record->rows));
     json_object_set_new(object, "cols", whole(record->cols));
     json_object_set_new(object, "source_dtype",
                         record->source != QEM_DTYPE_NONE ? json_string(qem_dtype_name(record->source)) : json_null());
     json_object_set_new(object, "recipe", known ? json_recipe(record) : json_null());
+    json_object_set_new(object, "stage_count", known ? whole(record->stages) : json_null());
     json_object_set_new(object, "k", known ? whole(record->k) : json_null());
     json_object_set_new(object, "code_bits", known ? whole(record->code_bits) : json_null());
     json_object_set_new(object, "groups", known ? whole(record->groups) : json_null());
@@ -219,6 +227,7 @@ json_t *cli_json_record(const cli_record *record, const qem_context_info *where)
     set_metrics(object, record);
     json_object_set_new(object, "quantize_seconds", cli_json_real(record->quantize_seconds));
     json_object_set_new(object, "dequantize_seconds", cli_json_real(record->dequantize_seconds));
+    if (record->trials != NULL) json_object_set_new(object, "trials", cli_json_trials(record));
     set_machine(object, where);
     return object;
 }
@@ -288,6 +297,7 @@ static void print_recipe(const cli_record *record)
 {
     printf("  recipe   %s: dim %u, k %" PRIu64 ", %u bit%s a code", qem_method_name(record->method), record->dim,
            record->k, record->code_bits, record->code_bits == 1 ? "" : "s");
+    if (record->stages > 1) printf(" (the first of %u stages)", record->stages);
     print_codebook(record);
     if (record->levels > 0) printf(", %u swap level%s", record->levels, record->levels == 1 ? "" : "s");
     if (record->method == QEM_METHOD_HYPERCHR) {
@@ -343,6 +353,7 @@ void cli_report_text(const cli_record *records, uint32_t count)
                record->cols);
         if (record->source != QEM_DTYPE_NONE) printf(" %s", qem_dtype_name(record->source));
         putchar('\n');
+        if (record->trials != NULL) cli_print_trials(record);
         if (record->has_recipe) print_recipe(record);
         if (record->has_bytes) print_bytes(record);
         if (record->has_metrics) print_metrics(&record->metrics);
