@@ -459,17 +459,19 @@ typedef struct qem_trial {
 #define QEM_MOST_TRIALS 96
 
 /*
- * Finds the recipe of least mean squared error for a budget: what qem_quantize does with QEM_METHOD_AUTO before it fits. `recipe`
- * gives the budget (ratio or bits, not a k), iterations, restarts, tolerance, importance, params if set, and effort: 0 tries the few
- * recipes that win most often on a small sample, 1 (default) all blocks on 2^18 elements, 2 on 2^20 and fits the three best on
- * the whole matrix, 3 on all of it and fits four. The other fields must be at their defaults; the method may be any. Samples are
- * spread rows (columns, where each group has a codebook), the same for every thread count; so is the result.
+ * Finds the recipe of least mean squared error for a budget: what qem_quantize does with QEM_METHOD_AUTO. `recipe` gives the
+ * budget (ratio or bits, not a k), iterations, restarts, tolerance, importance, params if set, and effort: 0 tries the few
+ * recipes that win most often on a small sample, 1 (default) all blocks on up to 2^18 elements, 2 on 2^20, 3 on all. The other
+ * fields must be at their defaults; the method may be any. The best trial is then fitted on the whole matrix (effort 2: the
+ * three best, 3: four), and the next ones too as long as they promise clearly less error than was reached. Samples are spread
+ * rows (columns, where each group has a codebook), the same for every thread count; so is the result.
  * best: the recipe found, its importance borrowed as before. trials: room for QEM_MOST_TRIALS, or NULL; *trial_count (NULL only
  * without trials) of them are filled: those with a final_mse by that, the others by mse, those that are out last.
- * Errors: ARGUMENT, BUDGET (nothing fits), DATA, MEMORY, CANCELLED.
+ * artifact: NULL, or out: the matrix quantized by the best recipe, as by qem_quantize with that `name`.
+ * Errors: ARGUMENT, BUDGET (nothing fits), DATA, MEMORY, CANCELLED; outputs are then not written, *artifact is NULL.
  */
-QEM_API qem_status qem_search(qem_context *context, const qem_view *view, const qem_recipe *recipe, qem_recipe *best,
-                              qem_trial *trials, uint32_t *trial_count);
+QEM_API qem_status qem_search(qem_context *context, const qem_view *view, const char *name, const qem_recipe *recipe,
+                              qem_recipe *best, qem_trial *trials, uint32_t *trial_count, qem_artifact **artifact);
 
 /* Ends an artifact and sets *artifact to NULL. NULL and *NULL are ignored. */
 QEM_API void qem_artifact_destroy(qem_artifact **artifact);

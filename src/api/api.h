@@ -65,9 +65,8 @@ qem_status qem_quantize_as_planned(qem_context *context, const qem_view *view, c
 /* The recipes that a search tries for so many bits an element (candidates.c), and how many. */
 uint32_t qem_search_candidates(const qem_recipe *asked, uint64_t rows, uint64_t cols, double bits, qem_recipe list[QEM_MOST_TRIALS]);
 
-/* qem_search, the matrix quantized by the recipe found where `artifact` is not NULL. */
-qem_status qem_search_and_fit(qem_context *context, const qem_view *view, const qem_recipe *recipe, qem_recipe *best,
-                              qem_trial *trials, uint32_t *trial_count, qem_artifact **artifact);
+/* NULL becomes "tensor"; ARGUMENT where the length is not one that files take. */
+qem_status qem_check_name(qem_context *context, const char **name);
 
 /* Metrics of an artifact against a loaded matrix. */
 qem_status qem_measure(qem_context *context, const qem_matrix *original, const qem_artifact *artifact, qem_metrics *metrics);

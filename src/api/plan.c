@@ -177,8 +177,11 @@ static void fill_budget(const qem_method_ops *ops, const qem_recipe *r, uint64_t
 {
     const double left = budget - 8.0 * (double)step_bytes(plan);
     plan->range_count = 1;
-    plan->range[0] = (qem_range_plan){ 0, rows, largest_k(ops, r, rows, cols, most_centroids(ops, r, rows, cols), left) };
-    if (r->mixed && rows > 1) mix_rates(ops, r, rows, cols, left, plan);
+    plan->range[0] = (qem_range_plan){ 0, rows, largest_k(ops, r, rows, cols, most_centroids(ops, r, rows, cols), left), 0.0, NULL };
+    if (varies(ops, r) && plan->range[0].k) /* the widths take what is left over */
+        plan->range[0].spare_bits = left - charged_bits(ops, r, rows, cols, plan->range[0].k);
+    else if (r->mixed && rows > 1)
+        mix_rates(ops, r, rows, cols, left, plan);
     for (uint32_t i = 0; i < plan->range_count; i++)
         if (plan->range[i].k < least_k(ops)) plan->range_count = 0;
 }
@@ -236,8 +239,7 @@ static qem_status nothing_fits(qem_context *context, const qem_method_ops *ops, 
     uint64_t bytes;
     memset(&parts, 0, sizeof parts);
     one.range_count = 1;
-    one.range[0] = (qem_range_plan){ 0, rows, k, 0.0, NULL };
-    one.range[0] = (qem_range_plan){ 0, rows, least_k(ops) };
+    one.range[0] = (qem_range_plan){ 0, rows, least_k(ops), 0.0, NULL };
     plan_layer_parts(ops, r, rows, cols, &one, &parts);
     parts.outlier_index += plan->outlier_bytes;
     const char *part = largest_part(&parts, &bytes);
@@ -277,16 +279,6 @@ qem_status qem_plan_layer(qem_context *context, const qem_method_ops *ops, const
     plan->range_count = 1;
     plan->range[0] = (qem_range_plan){ 0, rows, r->k, 0.0, NULL };
     if (r->k) return explicit_k(context, ops, r, rows, (cols + r->dim - 1) / r->dim);
-    const double left = budget - 8.0 * (double)step_bytes(plan);
-    plan->range[0].k = largest_k(ops, r, rows, cols, most_centroids(ops, r, rows, cols), left);
-    if (varies(ops, r) && plan->range[0].k) /* the widths take what is left over */
-        plan->range[0].spare_bits = left - charged_bits(ops, r, rows, cols, plan->range[0].k);
-    else if (r->mixed && rows > 1)
-        mix_rates(ops, r, rows, cols, left, plan);
-    for (uint32_t i = 0; i < plan->range_count; i++)
-        if (plan->range[i].k < 1 || plan->range[i].k < ops->least_k)
-            return nothing_fits(context, ops, r, rows, cols, plan, budget + 8.0 * (double)plan->outlier_bytes);
-    return QEM_OK;
     fill_budget(ops, r, rows, cols, budget, plan);
     if (plan->range_count > 0) return QEM_OK;
     return nothing_fits(context, ops, r, rows, cols, plan, budget + 8.0 * (double)plan->outlier_bytes);
@@ -385,7 +377,7 @@ qem_status qem_make_plan(qem_context *context, const qem_view *view, const qem_r
     qem_recipe best;
     if (recipe && recipe->method == QEM_METHOD_AUTO) {
         if (!view->data) return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: auto takes the data to plan");
-        QEM_TRY(qem_search(context, view, recipe, &best, NULL, NULL));
+        QEM_TRY(qem_search(context, view, NULL, recipe, &best, NULL, NULL, NULL));
         recipe = &best;
     }
     QEM_TRY(qem_check_recipe(context, recipe, view->rows, view->cols));

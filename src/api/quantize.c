@@ -188,7 +188,7 @@ static qem_status add_layers(pipeline *p, const qem_artifact *base, qem_artifact
     return QEM_OK;
 }
 
-static qem_status check_name(qem_context *context, const char **name)
+qem_status qem_check_name(qem_context *context, const char **name)
 {
     if (!*name) *name = "tensor";
     const size_t length = strlen(*name);
@@ -222,41 +222,17 @@ static qem_status run(qem_context *context, const qem_view *view, const char *na
     return status;
 }
 
-static qem_status rename_artifact(qem_context *context, const char *name, qem_artifact *artifact)
-{
-    void *memory;
-    QEM_TRY(qem_allocate(context, strlen(name) + 1, 1, &memory));
-    qem_release(context, artifact->name);
-    artifact->name = strcpy(memory, name);
-    return QEM_OK;
-}
-
-static qem_status quantize_best(qem_context *context, const qem_view *view, const char *name, const qem_recipe *recipe,
-                                qem_artifact **artifact)
-{
-    const double started = qem_seconds();
-    qem_recipe best;
-    qem_artifact *made = NULL;
-    qem_status status = qem_search_and_fit(context, view, recipe, &best, NULL, NULL, &made);
-    if (status == QEM_OK) status = rename_artifact(context, name, made);
-    if (status != QEM_OK) {
-        qem_artifact_destroy(&made);
-        return status;
-    }
-    made->quantize_seconds = qem_seconds() - started;
-    *artifact = made;
-    return QEM_OK;
-}
-
 qem_status qem_quantize(qem_context *context, const qem_view *view, const char *name, const qem_recipe *recipe,
                         qem_artifact **artifact)
 {
     if (!context) return QEM_ERR_ARGUMENT;
     if (!artifact) return qem_fail(context, QEM_ERR_ARGUMENT, "artifact: the pointer is NULL");
     *artifact = NULL;
-    QEM_TRY(check_name(context, &name));
+    QEM_TRY(qem_check_name(context, &name));
     QEM_TRY(qem_check_view(context, view, name, 1));
-    if (recipe && recipe->method == QEM_METHOD_AUTO) return quantize_best(context, view, name, recipe, artifact);
+    qem_recipe best;
+    if (recipe && recipe->method == QEM_METHOD_AUTO)
+        return qem_search(context, view, name, recipe, &best, NULL, NULL, artifact);
     QEM_TRY(qem_check_recipe(context, recipe, view->rows, view->cols));
     return run(context, view, name, recipe, NULL, NULL, artifact);
 }
@@ -303,7 +279,7 @@ qem_status qem_encode(qem_context *context, const qem_artifact *base, const qem_
     if (!artifact) return qem_fail(context, QEM_ERR_ARGUMENT, "artifact: the pointer is NULL");
     *artifact = NULL;
     if (!base) return qem_fail(context, QEM_ERR_ARGUMENT, "base: the pointer is NULL");
-    QEM_TRY(check_name(context, &name));
+    QEM_TRY(qem_check_name(context, &name));
     QEM_TRY(qem_check_view(context, view, name, 1));
     if (view->cols != base->cols)
         return qem_fail(context, QEM_ERR_ARGUMENT, "%s: %llu columns, but the artifact '%s' has %llu", name,

@@ -309,40 +309,56 @@ static qem_status nothing_found(const search *s, const qem_trial *trials, uint32
     return qem_fail(s->context, status, "auto: none of %u recipes can be carried out for this matrix and budget", count);
 }
 
-qem_status qem_search_and_fit(qem_context *context, const qem_view *view, const qem_recipe *recipe, qem_recipe *best,
-                              qem_trial *trials, uint32_t *trial_count, qem_artifact **artifact)
+static qem_status rename_artifact(qem_context *context, const char *name, qem_artifact *artifact)
 {
-    search s = { .context = context, .view = view, .asked = recipe };
     void *memory;
-    uint32_t count = 0;
+    QEM_TRY(qem_allocate(context, strlen(name) + 1, 1, &memory));
+    qem_release(context, artifact->name);
+    artifact->name = strcpy(memory, name);
+    return QEM_OK;
+}
+
+static qem_status search_and_fit(search *s, qem_trial *tried, uint32_t *count, qem_artifact **artifact)
+{
+    QEM_TRY(take_samples(s));
+    QEM_TRY(try_all(s, tried, count));
+    if (rank(&tried[0]) == INFINITY) return nothing_found(s, tried, *count);
+    QEM_TRY(fit_finals(s, tried, *count, efforts[s->asked->effort].finals, artifact));
+    return rank(&tried[0]) == INFINITY ? nothing_found(s, tried, *count) : QEM_OK;
+}
+
+qem_status qem_search(qem_context *context, const qem_view *view, const char *name, const qem_recipe *recipe, qem_recipe *best,
+                      qem_trial *trials, uint32_t *trial_count, qem_artifact **artifact)
+{
+    const double started = qem_seconds();
+    if (!context) return QEM_ERR_ARGUMENT;
+    if (artifact) *artifact = NULL;
+    if (!best || (trials && !trial_count))
+        return qem_fail(context, QEM_ERR_ARGUMENT, "best: the pointer is NULL, or trials without trial_count");
+    QEM_TRY(qem_check_name(context, &name));
+    QEM_TRY(qem_check_view(context, view, name, 1));
     QEM_TRY(check_asked(context, view, recipe));
+    search s = { .context = context, .view = view, .asked = recipe };
+    qem_artifact *made = NULL;
+    uint32_t count = 0;
+    void *memory;
     QEM_TRY(qem_allocate_zero(context, QEM_MOST_TRIALS, sizeof(qem_trial), &memory));
     qem_trial *tried = memory;
-    qem_status status = take_samples(&s);
-    if (status == QEM_OK) status = try_all(&s, tried, &count);
-    uint32_t finals = efforts[recipe->effort].finals;
-    if (status == QEM_OK && rank(&tried[0]) == INFINITY) status = nothing_found(&s, tried, count);
-    if (status == QEM_OK && (finals > 1 || artifact)) {
-        status = fit_finals(&s, tried, count, finals, artifact);
-        if (status == QEM_OK && rank(&tried[0]) == INFINITY) status = nothing_found(&s, tried, count);
-    }
+    qem_status status = search_and_fit(&s, tried, &count, artifact ? &made : NULL);
+    if (status == QEM_OK && artifact) status = rename_artifact(context, name, made);
     if (status == QEM_OK) {
         *best = tried[0].recipe;
         if (trial_count) *trial_count = count;
         if (trials) memcpy(trials, tried, count * sizeof *tried);
+        if (artifact) {
+            made->quantize_seconds = qem_seconds() - started;
+            *artifact = made;
+            made = NULL;
+        }
     }
+    qem_artifact_destroy(&made);
     qem_release(context, s.gathered[0]);
     qem_release(context, s.gathered[1]);
     qem_release(context, memory);
     return status;
-}
-
-qem_status qem_search(qem_context *context, const qem_view *view, const qem_recipe *recipe, qem_recipe *best, qem_trial *trials,
-                      uint32_t *trial_count)
-{
-    if (!context) return QEM_ERR_ARGUMENT;
-    if (!best || (trials && !trial_count))
-        return qem_fail(context, QEM_ERR_ARGUMENT, "best: the pointer is NULL, or trials without trial_count");
-    QEM_TRY(qem_check_view(context, view, "view", 1));
-    return qem_search_and_fit(context, view, recipe, best, trials, trial_count, NULL);
 }

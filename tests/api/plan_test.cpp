@@ -167,7 +167,6 @@ TEST(Plan, NothingFitsNamesThePartAndARatioThatWorks)
         refused++;
         const std::string text = context().error();
         SCOPED_TRACE(text + "; asked for " + std::to_string(r.ratio));
-        const bool large_map = qem_swap_map_bytes(view.rows, view.cols, r.levels) >= 2 * sizeof(float);
         const bool large_map = qem_swap_map_bytes(view.rows, view.cols, r.levels) >= 2 * sizeof(float); // the first of equals
         const std::string part = r.method == QEM_METHOD_RTN && large_map ? "swap_map"
                                  : r.method == QEM_METHOD_RTN              ? "scale and mean"

@@ -8,91 +8,7 @@
 
 static const qem_recipe defaults = QEM_RECIPE_INIT;
 
-enum { MOST_FITS = 4 };
-static const double SURPRISE = 0.95;
-
 /* ------------------------------------------------------------------------------------------------- searching --- */
-
-/* What ends the work, whatever the recipe. */
-static bool is_fatal(qem_status status)
-{
-    return status == QEM_ERR_MEMORY || status == QEM_ERR_DATA || status == QEM_ERR_CANCELLED || status == QEM_ERR_INTERNAL;
-}
-
-/* 0: fitted on the whole matrix; 1: on the sample alone; 2: neither. */
-static int class_of(const qem_trial *trial)
-{
-    return !isnan(trial->final_mse) ? 0 : trial->status == QEM_OK ? 1 : 2;
-}
-
-static bool is_before(const qem_trial *a, const qem_trial *b)
-{
-    if (class_of(a) != class_of(b)) return class_of(a) < class_of(b);
-    return class_of(a) == 0 ? a->final_mse < b->final_mse : class_of(a) == 1 && a->mse < b->mse;
-}
-
-/* By insertion: stable. */
-static void sort_trials(qem_trial *trials, uint32_t count)
-{
-    for (uint32_t i = 1; i < count; i++) {
-        for (uint32_t j = i; j > 0 && is_before(&trials[j], &trials[j - 1]); j--) {
-            qem_trial swap = trials[j];
-            trials[j] = trials[j - 1];
-            trials[j - 1] = swap;
-        }
-    }
-}
-
-/* Quantizes by one recipe; the artifact of less error stays. */
-static qem_status fit_one(qem_context *context, const qem_view *view, const char *name, qem_trial *trial, cli_search *search,
-                          double *least)
-{
-    qem_artifact_info info = QEM_ARTIFACT_INFO_INIT;
-    qem_artifact *made = NULL;
-    double started = cli_seconds();
-    qem_status status = qem_quantize(context, view, name, &trial->recipe, &made);
-
-    trial->seconds += cli_seconds() - started;
-    if (status == QEM_OK) status = qem_artifact_query(made, &info);
-    if (status == QEM_OK) {
-        trial->final_mse = info.metrics.mse;
-        if (trial->final_mse < *least) {
-            qem_artifact_destroy(&search->artifact);
-            search->artifact = made;
-            made = NULL;
-            *least = trial->final_mse;
-        }
-    }
-    qem_artifact_destroy(&made);
-    return status;
-}
-
-/*
- * As qem_quantize does with auto: the best is fitted on the whole matrix, and where the search has not done so before, the next
- * ones too as long as they promise clearly less error than was reached.
- */
-static qem_status carry_out(qem_context *context, const qem_view *view, const char *name, cli_search *search)
-{
-    bool settled = !isnan(search->trials[0].final_mse);
-    double least = INFINITY;
-    qem_status status = QEM_OK;
-
-    for (uint32_t i = 0, done = 0; i < search->count && search->trials[i].status == QEM_OK && done < MOST_FITS; i++) {
-        qem_trial *trial = &search->trials[i];
-        if (done > 0 && (search->dry_run || settled || !(trial->mse < SURPRISE * least))) break;
-        if (search->dry_run) status = qem_make_plan(context, view, &trial->recipe, &search->plan);
-        else status = fit_one(context, view, name, trial, search, &least);
-        if (is_fatal(status)) return status;
-        if (status == QEM_OK) {
-            done++;
-            continue;
-        }
-        trial->status = status; /* the sample could carry it, the whole matrix cannot */
-        trial->mse = trial->final_mse = NAN;
-    }
-    sort_trials(search->trials, search->count);
-    return search->trials[0].status == QEM_OK ? QEM_OK : status;
-}
 
 qem_status cli_search_run(qem_context *context, const qem_view *view, const char *name, const qem_recipe *recipe,
                           cli_search *search)
@@ -102,9 +18,9 @@ qem_status cli_search_run(qem_context *context, const qem_view *view, const char
 
     search->trials = calloc(QEM_MOST_TRIALS, sizeof(*search->trials));
     if (search->trials == NULL) return QEM_ERR_MEMORY;
-    qem_status status = qem_search(context, view, recipe, &best, search->trials, &search->count);
-    if (status == QEM_OK) status = carry_out(context, view, name, search);
-    if (status != QEM_OK) qem_artifact_destroy(&search->artifact);
+    qem_status status = qem_search(context, view, name, recipe, &best, search->trials, &search->count,
+                                   search->dry_run ? NULL : &search->artifact);
+    if (status == QEM_OK && search->dry_run) status = qem_make_plan(context, view, &best, &search->plan);
     search->seconds = cli_seconds() - started;
     return status;
 }
