@@ -332,7 +332,7 @@ typedef struct qem_recipe {
     qem_allocation allocation;
     uint32_t mixed;           /* 1: where the budget leaves bits over, the first rows take codes of one bit more, with a codebook
                                  of their own, as far as the bits go and if it is expected to pay; rotations: no. 0 = off */
-    uint32_t effort;          /* auto: 0 .. 3, how much is tried */
+    uint32_t effort;          /* auto: 0 .. 3, how much is tried (see qem_search); default 1; others ignore it */
     uint32_t reserved32;
     const struct qem_recipe *residual; /* borrowed; a further layer for what this one leaves over (QET paper: RO), with ratio,
                                  bits and outliers 0, and k 0 unless this recipe's budget is a k. Chains of up to 8. NULL: none */
@@ -368,7 +368,7 @@ typedef struct qem_plan {
     uint32_t version;
     qem_method method;
     uint64_t rows, cols;
-    uint64_t k;               /* centroids per codebook, the largest that fits */
+    uint64_t k;               /* centroids per codebook, the largest that fits; of the first stage */
     uint32_t dim;
     uint32_t code_bits;       /* ceil(log2 k) */
     uint64_t groups;          /* m */
@@ -394,7 +394,9 @@ typedef struct qem_plan {
  * used (means that are stored only where they pay are counted as stored); with data the caps are found too (k never exceeds
  * the distinct sub-vectors of the largest group or of all cells; hyperchr's cells and default intervals), and the result is
  * what qem_quantize stores. Residual layers are planned by their shape in both cases.
- * Errors: ARGUMENT (k above the number of sub-vectors, ...), BUDGET (nothing fits), DATA, MEMORY.
+ * With QEM_METHOD_AUTO, which needs the data, the plan is that of the recipe that qem_search finds.
+ * Errors: ARGUMENT (k above the number of sub-vectors, ...), BUDGET (nothing fits: the text names the largest part and the
+ * largest ratio that the shape allows for all layers), DATA, MEMORY, with AUTO also CANCELLED.
  */
 QEM_API qem_status qem_make_plan(qem_context *context, const qem_view *view, const qem_recipe *recipe, qem_plan *plan);
 
@@ -422,8 +424,9 @@ typedef struct qem_metrics {
 /*
  * Quantizes the matrix. `name` is the tensor's name in files (UTF-8, 1..255 bytes; NULL = "tensor"). `artifact` is owned
  * by the caller, who ends it with qem_artifact_destroy; it holds no reference to the view or the context. Its metrics are
- * computed against `view` on the way. With QEM_METHOD_AUTO the artifact's recipe is the one that qem_search found. Memory beyond input and artifact, in copies of the input as f32: the points of one
- * group or cell and 3/dim for codes and cells; vq about 1 + 5/dim; one more for swap levels, one for inputs that are not
+ * computed against `view` on the way. With QEM_METHOD_AUTO the artifact's recipe is the one of least error among those that
+ * qem_search ranks first, fitted on the whole matrix: one, or more where the next ones promise clearly less than was reached.
+ * Memory beyond input and artifact, in copies of the input as f32: the points of one group or cell and 3/dim for codes and cells; vq about 1 + 5/dim; one more for swap levels, one for inputs that are not
  * contiguous f32; refining passes about three more codebooks, and sums of k * (dim + 1) words of 8 bytes for each thread as
  * long as those of all threads are no larger than the input, else once.
  * Errors: as qem_make_plan, and RANGE (a centroid overflows f16, in whichever restart), CANCELLED; *artifact is then NULL.
@@ -434,8 +437,9 @@ QEM_API qem_status qem_quantize(qem_context *context, const qem_view *view, cons
 
 /*
  * Encodes new rows against the codebooks of `base` as they were fitted (grids, cells and codebooks unchanged; a sub-vector
- * that falls into a cell which was empty may take any centroid, and so may all if base's assignment is global). view->cols must equal the base's columns; any number of
- * rows. The result is an artifact of its own (it holds a copy of the codebooks). Errors: ARGUMENT, DATA, MEMORY.
+ * that falls into a cell which was empty may take any centroid, and so may all if base's assignment is global; what is scaled by
+ * rows or blocks gets scales of its own). view->cols must equal the base's columns; any number of rows. The result is an artifact of its own (it holds a copy of the codebooks). Errors: ARGUMENT,
+ * DATA, FORMAT (the base's recipe is not that of its codes), MEMORY, RANGE.
  */
 QEM_API qem_status qem_encode(qem_context *context, const qem_artifact *base, const qem_view *view, const char *name,
                               qem_artifact **artifact);
@@ -444,11 +448,11 @@ QEM_API qem_status qem_encode(qem_context *context, const qem_artifact *base, co
 typedef struct qem_trial {
     size_t size;
     uint32_t version;
-    qem_status status;       /* QEM_OK, or why it is out: BUDGET, ARGUMENT, RANGE, ... */
+    qem_status status;       /* QEM_OK, or why it is out: BUDGET, RANGE, UNSUPPORTED (the sample is too small for its k), ... */
     qem_recipe recipe;       /* with the budget as asked */
     double mse;              /* on the sample, carried over to the whole matrix; NaN without status OK */
     double final_mse;        /* of the whole matrix where it was fitted on all of it, else NaN */
-    double seconds;          /* of all its fits */
+    double seconds;          /* of all its fits in the search */
     uint64_t reserved[8];
 } qem_trial;
 #define QEM_TRIAL_INIT { sizeof(qem_trial), 1, QEM_OK, QEM_RECIPE_INIT, 0.0, 0.0, 0.0, { 0 } }
@@ -456,12 +460,13 @@ typedef struct qem_trial {
 
 /*
  * Finds the recipe of least mean squared error for a budget: what qem_quantize does with QEM_METHOD_AUTO before it fits. `recipe`
- * gives the budget (ratio or bits), iterations, restarts, tolerance, importance, params if set, and effort: 0 tries the few
+ * gives the budget (ratio or bits, not a k), iterations, restarts, tolerance, importance, params if set, and effort: 0 tries the few
  * recipes that win most often on a small sample, 1 (default) all blocks on 2^18 elements, 2 on 2^20 and fits the three best on
- * the whole matrix, 3 on all of it. The other fields must be at their defaults. Samples are spread rows (columns, where each group has a codebook), the same
- * for every thread count; so is the result.
- * best: the recipe found, its importance borrowed as before. trials: room for QEM_MOST_TRIALS, or NULL; *trial_count of them are
- * filled, the best first, then by mse. Errors: ARGUMENT, BUDGET (nothing fits), DATA, MEMORY, CANCELLED.
+ * the whole matrix, 3 on all of it and fits four. The other fields must be at their defaults; the method may be any. Samples are
+ * spread rows (columns, where each group has a codebook), the same for every thread count; so is the result.
+ * best: the recipe found, its importance borrowed as before. trials: room for QEM_MOST_TRIALS, or NULL; *trial_count (NULL only
+ * without trials) of them are filled: those with a final_mse by that, the others by mse, those that are out last.
+ * Errors: ARGUMENT, BUDGET (nothing fits), DATA, MEMORY, CANCELLED.
  */
 QEM_API qem_status qem_search(qem_context *context, const qem_view *view, const qem_recipe *recipe, qem_recipe *best,
                               qem_trial *trials, uint32_t *trial_count);

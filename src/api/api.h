@@ -36,8 +36,9 @@ typedef struct qem_layer_plan {
     qem_range_plan range[2];
     uint32_t affine_count;
     qem_affine affine[QEM_MOST_AFFINE]; /* sizes alone */
-    double budget_share;                /* for messages: this layer's part of what is left; 0 = all */
-    uint64_t outlier_bytes;             /* for messages: taken before the layer */
+    const qem_recipe *chain;            /* for messages, as the rest: the first recipe, NULL = this one alone */
+    uint64_t outlier_bytes;             /* taken just before this layer */
+    uint64_t chain_outliers;            /* taken before all layers */
 } qem_layer_plan;
 
 /* Bits that the recipe's ratio or bits allow; the part of `left` that is for the first layer of a chain. */
@@ -49,11 +50,11 @@ void qem_plan_steps(const qem_method_ops *ops, const qem_recipe *resolved, uint6
 qem_status qem_plan_layer(qem_context *context, const qem_method_ops *ops, const qem_recipe *resolved, uint64_t rows, uint64_t cols,
                           double budget, qem_layer_plan *plan);
 
-/* A qem_plan, layer by layer; the layers from `recipe` on by the shape alone, with `left` bits for them. */
+/* A qem_plan, layer by layer; the layers from `recipe` of the chain on by the shape alone, with `left` bits for them. */
 void qem_plan_begin(const qem_recipe *recipe, uint64_t rows, uint64_t cols, qem_plan *plan);
 void qem_plan_add_outliers(const qem_outliers *outliers, qem_plan *plan);
 void qem_plan_add_layer(const qem_method_ops *ops, const qem_recipe *resolved, const qem_layer_plan *layer, qem_plan *plan);
-qem_status qem_plan_rest(qem_context *context, const qem_recipe *recipe, double left, qem_plan *plan);
+qem_status qem_plan_rest(qem_context *context, const qem_recipe *chain, const qem_recipe *recipe, double left, qem_plan *plan);
 /* The plan with the data looked at (quantize.c). */
 qem_status qem_plan_data(qem_context *context, const qem_view *view, const qem_recipe *recipe, qem_plan *plan);
 

@@ -31,7 +31,7 @@ typedef struct qem_layer_fit {
 
 /*
  * Standardizes, shares the budget out, swaps and partitions: all up to the fits, so that k and sizes are final in *plan (whose
- * budget_share and outlier_bytes are set). budget: bits for the whole layer (ignored with an explicit k). The caller has set
+ * chain and bytes of outliers are set). budget: bits for the whole layer (ignored with an explicit k). The caller has set
  * ops, recipe, x, rows, cols and importance; qem_layer_end releases the rest in any case.
  */
 qem_status qem_layer_begin(qem_context *context, qem_layer_fit *layer, qem_layer_plan *plan, double budget);

@@ -146,15 +146,19 @@ static void plan_layer_parts(const qem_method_ops *ops, const qem_recipe *r, uin
     add_parts(&made, parts);
 }
 
-/* The part of most bytes, codes apart. */
+/* The part of most bytes. */
 static const char *largest_part(const qem_parts *parts, uint64_t *bytes)
 {
     const struct {
         const char *name;
         uint64_t bytes;
-    } list[] = { { "codebook", parts->codebook + parts->codebook_scale }, { "swap_map", parts->swap_map },
-                 { "rotation", parts->rotation + parts->coarse },         { "scale and mean", parts->scale + parts->mean },
-                 { "outliers", parts->outlier_index + parts->outlier_value }, { "widths of groups", parts->group_bits } };
+    } list[] = { { "codes", parts->codes },
+                 { "codebook", parts->codebook + parts->codebook_scale },
+                 { "swap_map", parts->swap_map },
+                 { "rotation", parts->rotation + parts->coarse },
+                 { "scale and mean", parts->scale + parts->mean },
+                 { "outliers", parts->outlier_index + parts->outlier_value },
+                 { "widths of groups", parts->group_bits } };
     size_t most = 0;
     for (size_t i = 1; i < sizeof list / sizeof list[0]; i++)
         if (list[i].bytes > list[most].bytes) most = i;
@@ -162,26 +166,88 @@ static const char *largest_part(const qem_parts *parts, uint64_t *bytes)
     return list[most].name;
 }
 
+static uint64_t least_k(const qem_method_ops *ops)
+{
+    return ops->least_k > 1 ? ops->least_k : 1;
+}
+
+/* Ranges and k of the most that fits; range_count 0 if nothing does. */
+static void fill_budget(const qem_method_ops *ops, const qem_recipe *r, uint64_t rows, uint64_t cols, double budget,
+                        qem_layer_plan *plan)
+{
+    const double left = budget - 8.0 * (double)step_bytes(plan);
+    plan->range_count = 1;
+    plan->range[0] = (qem_range_plan){ 0, rows, largest_k(ops, r, rows, cols, most_centroids(ops, r, rows, cols), left) };
+    if (r->mixed && rows > 1) mix_rates(ops, r, rows, cols, left, plan);
+    for (uint32_t i = 0; i < plan->range_count; i++)
+        if (plan->range[i].k < least_k(ops)) plan->range_count = 0;
+}
+
+/* Bits that a layer takes at least. */
+static double least_bits(const qem_method_ops *ops, const qem_recipe *r, uint64_t rows, uint64_t cols, const qem_layer_plan *plan)
+{
+    return charged_bits(ops, r, rows, cols, least_k(ops)) + 8.0 * (double)step_bytes(plan);
+}
+
+/* `budget` where all layers of the chain fit in it by their shape; else what the first one that does not would take, with all
+ * that lies before it. */
+static double chain_needs(qem_context *context, const qem_recipe *chain, uint64_t rows, uint64_t cols, double outliers, double budget)
+{
+    double taken = outliers;
+    for (const qem_recipe *next = chain; next; next = next->residual) {
+        const qem_method_ops *ops;
+        qem_recipe r;
+        qem_layer_plan layer;
+        qem_parts parts;
+        memset(&layer, 0, sizeof layer);
+        memset(&parts, 0, sizeof parts);
+        if (qem_resolve_layer(context, next, rows, cols, &ops, &r) != QEM_OK) return budget; /* it was checked before */
+        qem_plan_steps(ops, &r, rows, cols, &layer);
+        const double share = next->residual ? r.share : 1.0;
+        fill_budget(ops, &r, rows, cols, (budget - taken) * share, &layer);
+        if (layer.range_count == 0) return taken + least_bits(ops, &r, rows, cols, &layer) / share;
+        plan_layer_parts(ops, &r, rows, cols, &layer, &parts);
+        taken += 8.0 * (double)qem_parts_sum(&parts);
+    }
+    return budget;
+}
+
+/* The largest ratio of six digits at which nothing is too large. Where a layer finds no room, no smaller budget has room for it
+ * beside the first layer: what that takes only grows with the budget. */
+static double largest_ratio(qem_context *context, const qem_layer_plan *plan, uint64_t rows, uint64_t cols, double least)
+{
+    const double elements = (double)rows * (double)cols * 32.0, outliers = 8.0 * (double)plan->chain_outliers;
+    const int chain = plan->chain && plan->chain->residual;
+    double need = chain ? outliers : least, budget = 0.0, ratio = 0.0;
+    if (chain) need = chain_needs(context, plan->chain, rows, cols, outliers, need);
+    while (need > budget) {
+        ratio = qem_six_digits_below(elements / need);
+        budget = elements / ratio;
+        if (chain) need = chain_needs(context, plan->chain, rows, cols, outliers, budget);
+    }
+    return ratio;
+}
+
 static qem_status nothing_fits(qem_context *context, const qem_method_ops *ops, const qem_recipe *r, uint64_t rows, uint64_t cols,
                                const qem_layer_plan *plan, double budget)
 {
-    const uint64_t k = ops->least_k > 1 ? ops->least_k : 1;
     qem_layer_plan one = *plan;
     qem_parts parts;
     uint64_t bytes;
     memset(&parts, 0, sizeof parts);
     one.range_count = 1;
     one.range[0] = (qem_range_plan){ 0, rows, k, 0.0, NULL };
+    one.range[0] = (qem_range_plan){ 0, rows, least_k(ops) };
     plan_layer_parts(ops, r, rows, cols, &one, &parts);
     parts.outlier_index += plan->outlier_bytes;
     const char *part = largest_part(&parts, &bytes);
-    const double least = charged_bits(ops, r, rows, cols, k) + 8.0 * (double)(step_bytes(plan) + plan->outlier_bytes);
-    const double share = plan->budget_share > 0.0 ? plan->budget_share : 1.0;
+    const double least = least_bits(ops, r, rows, cols, plan) + 8.0 * (double)plan->outlier_bytes;
+    const double ratio = largest_ratio(context, plan, rows, cols, least);
     return qem_fail(context, QEM_ERR_BUDGET,
                     "%s: the budget%s is %.0f bytes, but %s %.0f, %llu of them for the %s; the largest ratio that fits is %.6g",
-                    ops->name, share < 1.0 ? " of this layer" : "", floor(budget / 8.0),
-                    k > 1 ? "its smallest table takes" : "one centroid takes", ceil(least / 8.0), (unsigned long long)bytes, part,
-                    qem_six_digits_below((double)rows * (double)cols * 32.0 * share / least));
+                    ops->name, plan->chain && plan->chain->residual ? " of this layer" : "", floor(budget > 0.0 ? budget / 8.0 : 0.0),
+                    least_k(ops) > 1 ? "its smallest table takes" : "one centroid takes", ceil(least / 8.0),
+                    (unsigned long long)bytes, part, ratio);
 }
 
 static qem_status explicit_k(qem_context *context, const qem_method_ops *ops, const qem_recipe *r, uint64_t rows, uint64_t groups)
@@ -221,6 +287,9 @@ qem_status qem_plan_layer(qem_context *context, const qem_method_ops *ops, const
         if (plan->range[i].k < 1 || plan->range[i].k < ops->least_k)
             return nothing_fits(context, ops, r, rows, cols, plan, budget + 8.0 * (double)plan->outlier_bytes);
     return QEM_OK;
+    fill_budget(ops, r, rows, cols, budget, plan);
+    if (plan->range_count > 0) return QEM_OK;
+    return nothing_fits(context, ops, r, rows, cols, plan, budget + 8.0 * (double)plan->outlier_bytes);
 }
 
 /* ---- the whole ---- */
@@ -273,8 +342,9 @@ void qem_plan_add_layer(const qem_method_ops *ops, const qem_recipe *r, const qe
 }
 
 /* Layers from `recipe` on by the shape alone. left: bits of the budget for them. */
-qem_status qem_plan_rest(qem_context *context, const qem_recipe *recipe, double left, qem_plan *plan)
+qem_status qem_plan_rest(qem_context *context, const qem_recipe *chain, const qem_recipe *recipe, double left, qem_plan *plan)
 {
+    const uint64_t outliers = plan->parts.outlier_index + plan->parts.outlier_value;
     for (const qem_recipe *next = recipe; next; next = next->residual) {
         const qem_method_ops *ops;
         qem_recipe r;
@@ -283,8 +353,9 @@ qem_status qem_plan_rest(qem_context *context, const qem_recipe *recipe, double 
         const uint64_t before = qem_parts_sum(&plan->parts);
         QEM_TRY(qem_resolve_layer(context, next, plan->rows, plan->cols, &ops, &r));
         qem_plan_steps(ops, &r, plan->rows, plan->cols, &layer);
-        layer.budget_share = r.residual ? r.share : 1.0;
-        layer.outlier_bytes = plan->stages == 0 ? before : 0;
+        layer.chain = chain;
+        layer.chain_outliers = outliers;
+        layer.outlier_bytes = plan->stages == 0 ? outliers : 0;
         QEM_TRY(qem_plan_layer(context, ops, &r, plan->rows, plan->cols, qem_layer_budget(&r, left), &layer));
         qem_plan_add_layer(ops, &r, &layer, plan);
         left -= 8.0 * (double)(qem_parts_sum(&plan->parts) - before);
@@ -301,8 +372,8 @@ static qem_status plan_shape(qem_context *context, const qem_view *view, const q
     const qem_outliers o = qem_outliers_shape(view->rows, view->cols, qem_outliers_count(view->rows, view->cols, recipe->outliers),
                                               recipe, view->dtype);
     qem_plan_add_outliers(&o, plan);
-    return qem_plan_rest(context, recipe, qem_budget_bits(recipe, view->rows, view->cols) - 8.0 * (double)qem_parts_sum(&plan->parts),
-                         plan);
+    return qem_plan_rest(context, recipe, recipe,
+                         qem_budget_bits(recipe, view->rows, view->cols) - 8.0 * (double)qem_parts_sum(&plan->parts), plan);
 }
 
 qem_status qem_make_plan(qem_context *context, const qem_view *view, const qem_recipe *recipe, qem_plan *plan)

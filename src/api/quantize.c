@@ -14,6 +14,7 @@ typedef struct pipeline {
     qem_matrix importance;
     uint64_t importance_rows;
     qem_outliers outliers;
+    uint64_t outlier_bytes;
     const qem_layer_plan *planned; /* ranges and k of the only layer, or NULL */
 } pipeline;
 
@@ -52,8 +53,10 @@ static qem_status begin(qem_context *context, const qem_view *view, const qem_re
     QEM_TRY(load_importance(p));
     QEM_TRY(copy_matrix(p));
     if (recipe->outliers == 0.0 && recipe->outlier_sigma == 0.0) return QEM_OK;
-    return qem_outliers_take(context, context->backend, p->matrix.x, view->rows, view->cols, recipe, view->dtype, p->left,
-                             &p->outliers);
+    QEM_TRY(qem_outliers_take(context, context->backend, p->matrix.x, view->rows, view->cols, recipe, view->dtype, p->left,
+                              &p->outliers));
+    p->outlier_bytes = qem_outliers_bytes(&p->outliers);
+    return QEM_OK;
 }
 
 static void end(pipeline *p)
@@ -79,8 +82,9 @@ static qem_status begin_layer(const pipeline *p, const qem_recipe *recipe, doubl
 {
     memset(plan, 0, sizeof *plan);
     QEM_TRY(layer_of(p, recipe, layer));
-    plan->budget_share = recipe->residual ? layer->recipe.share : 1.0;
-    plan->outlier_bytes = recipe == p->recipe ? qem_outliers_bytes(&p->outliers) : 0;
+    plan->chain = p->recipe;
+    plan->chain_outliers = p->outlier_bytes;
+    plan->outlier_bytes = recipe == p->recipe ? p->outlier_bytes : 0;
     return qem_layer_begin(p->context, layer, plan, qem_layer_budget(&layer->recipe, left));
 }
 
@@ -107,7 +111,7 @@ static qem_status plan_layers(const pipeline *p, qem_plan *plan)
     }
     qem_layer_end(p->context, &layer);
     QEM_TRY(status);
-    return qem_plan_rest(p->context, p->recipe->residual, left - 8.0 * (double)(qem_parts_sum(&plan->parts) - before), plan);
+    return qem_plan_rest(p->context, p->recipe, p->recipe->residual, left - 8.0 * (double)(qem_parts_sum(&plan->parts) - before), plan);
 }
 
 qem_status qem_plan_data(qem_context *context, const qem_view *view, const qem_recipe *recipe, qem_plan *plan)

@@ -168,8 +168,9 @@ TEST(Plan, NothingFitsNamesThePartAndARatioThatWorks)
         const std::string text = context().error();
         SCOPED_TRACE(text + "; asked for " + std::to_string(r.ratio));
         const bool large_map = qem_swap_map_bytes(view.rows, view.cols, r.levels) >= 2 * sizeof(float);
+        const bool large_map = qem_swap_map_bytes(view.rows, view.cols, r.levels) >= 2 * sizeof(float); // the first of equals
         const std::string part = r.method == QEM_METHOD_RTN && large_map ? "swap_map"
-                                 : r.method == QEM_METHOD_RTN                         ? "scale and mean"
+                                 : r.method == QEM_METHOD_RTN              ? "scale and mean"
                                  : r.levels == 0 || view.cols == 1                    ? "codebook"
                                                                                       : "";
         EXPECT_NE(text.find(part), std::string::npos);
@@ -180,6 +181,96 @@ TEST(Plan, NothingFitsNamesThePartAndARatioThatWorks)
         ASSERT_EQ(qem_make_plan(context(), &view, &r, &p), QEM_ERR_BUDGET);
     }
     EXPECT_GT(refused, 500);
+}
+
+// A recipe of blocks; the bytes of nothing in it depend on the data.
+qem_recipe any_blocks(Random &random, int block, uint64_t cols)
+{
+    static const qem_method vectors[] = { QEM_METHOD_VQ, QEM_METHOD_PQ, QEM_METHOD_LLOYDMAX, QEM_METHOD_HYPERCHR };
+    qem_recipe r = recipe_of(vectors[random.below(4)]);
+    r.codebook_bits = random.below(2) && r.method != QEM_METHOD_LLOYDMAX ? 4 + static_cast<uint32_t>(random.below(9)) : 0;
+    const uint32_t params[] = { 0, 16, 32, 4, 6, 8 };
+    r.params = params[random.below(6)];
+    r.means = random.below(2) ? QEM_MEANS_ALWAYS : QEM_MEANS_NEVER;
+    if (block == 0) r.method = random.below(2) ? QEM_METHOD_OPQ : QEM_METHOD_LOPQ;
+    if (block == 0 && r.method == QEM_METHOD_LOPQ) r.cells = 2 + static_cast<uint32_t>(random.below(5));
+    if (block == 1) r.outliers = 0.3 * random.unit();
+    if (block == 2) r.standardize = 1 + static_cast<uint32_t>(random.below(5));
+    if (block == 3) r.mixed = 1;
+    if (block == 4) r.method = random.below(2) ? QEM_METHOD_GRID : QEM_METHOD_NF;
+    if (r.standardize & QEM_STANDARDIZE_BLOCK || block == 4) {
+        const uint32_t width = 2 + static_cast<uint32_t>(random.below(cols));
+        if (block == 4) r.grid_axis = static_cast<qem_axis>(random.below(4));
+        if (r.standardize) r.standardize_block = width;
+        else if (r.grid_axis == QEM_AXIS_BLOCK) r.grid_block = width;
+    }
+    if (block == 4) r.codebook_bits = 0;
+    return r;
+}
+
+TEST(Plan, RefusedBlocksNameTheirPartAndTheLargestRatio)
+{
+    Random random(7);
+    const char *parts[] = { "rotation", "outliers", "scale and mean", "codebook", "scale and mean" };
+    int named[5] = { 0 }, refused[5] = { 0 };
+    for (int round = 0; round < 4000; round++) {
+        const int block = round % 5;
+        const qem_view view = shape(2 + random.below(300), 1 + random.below(60));
+        qem_recipe r = any_blocks(random, block, view.cols);
+        r.ratio = 3000.0 * random.unit() + 1.0;
+        qem_plan p = QEM_PLAN_INIT;
+        const qem_status status = qem_make_plan(context(), &view, &r, &p);
+        SCOPED_TRACE(std::to_string(round) + ": " + context().error() + "; asked for " + std::to_string(r.ratio));
+        if (status == QEM_OK) continue;
+        ASSERT_EQ(status, QEM_ERR_BUDGET);
+        refused[block]++;
+        named[block] += context().error().find(parts[block]) != std::string::npos;
+        r.ratio = ratio_in(context().error());
+        ASSERT_EQ(qem_make_plan(context(), &view, &r, &p), QEM_OK) << context().error();
+        r.ratio *= 1.0001;
+        ASSERT_EQ(qem_make_plan(context(), &view, &r, &p), QEM_ERR_BUDGET);
+    }
+    for (int block = 0; block < 5; block++) {
+        EXPECT_GT(refused[block], 200) << parts[block];
+        EXPECT_GT(named[block], refused[block] / 4) << parts[block];
+    }
+}
+
+// With residual layers the ratio is that of the whole, whichever layer finds no room.
+TEST(Plan, RefusedResidualsNameARatioThatWorksForAllLayers)
+{
+    Random random(8);
+    int first = 0, later = 0;
+    for (int round = 0; round < 3000; round++) {
+        const qem_view view = shape(2 + random.below(300), 1 + random.below(60));
+        qem_recipe chain[3];
+        const int layers = 2 + static_cast<int>(random.below(2));
+        for (int i = 0; i < layers; i++) {
+            chain[i] = any_blocks(random, i == 0 ? static_cast<int>(random.below(5)) : 2 + 2 * static_cast<int>(random.below(2)), view.cols);
+            if (i + 1 < layers) chain[i].residual = &chain[i + 1];
+            if (i + 1 < layers && random.below(2)) chain[i].share = 0.05 + 0.9 * random.unit();
+        }
+        chain[0].ratio = 300.0 * random.unit() + 1.0;
+        qem_plan p = QEM_PLAN_INIT;
+        const qem_status status = qem_make_plan(context(), &view, chain, &p);
+        SCOPED_TRACE(std::to_string(round) + ": " + context().error() + "; asked for " + std::to_string(chain[0].ratio));
+        if (status == QEM_OK) continue;
+        ASSERT_EQ(status, QEM_ERR_BUDGET);
+        (context().error().find(qem_method_name(chain[0].method)) == 0 ? first : later)++;
+        ASSERT_NE(context().error().find("the budget of this layer"), std::string::npos);
+        chain[0].ratio = ratio_in(context().error());
+        ASSERT_EQ(qem_make_plan(context(), &view, chain, &p), QEM_OK) << context().error();
+        ASSERT_LE(p.stored_bytes, p.budget_bytes);
+        for (double more : { 1.0001, 1.01, 1.3 }) {
+            qem_recipe beyond = chain[0];
+            beyond.ratio *= more;
+            if (layers == 2 && !chain[0].mixed) {
+                ASSERT_EQ(qem_make_plan(context(), &view, &beyond, &p), QEM_ERR_BUDGET) << more;
+            }
+        }
+    }
+    EXPECT_GT(first, 500);
+    EXPECT_GT(later, 100);
 }
 
 TEST(Plan, QuantizeRefusesWhatThePlanRefuses)
