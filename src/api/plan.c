@@ -177,7 +177,8 @@ static void fill_budget(const qem_method_ops *ops, const qem_recipe *r, uint64_t
 {
     const double left = budget - 8.0 * (double)step_bytes(plan);
     plan->range_count = 1;
-    plan->range[0] = (qem_range_plan){ 0, rows, largest_k(ops, r, rows, cols, most_centroids(ops, r, rows, cols), left) };
+    const uint64_t k = largest_k(ops, r, rows, cols, most_centroids(ops, r, rows, cols), left);
+    plan->range[0] = (qem_range_plan){ 0, rows, k, 0.0, NULL };
     if (r->mixed && rows > 1) mix_rates(ops, r, rows, cols, left, plan);
     for (uint32_t i = 0; i < plan->range_count; i++)
         if (plan->range[i].k < least_k(ops)) plan->range_count = 0;
@@ -236,8 +237,7 @@ static qem_status nothing_fits(qem_context *context, const qem_method_ops *ops, 
     uint64_t bytes;
     memset(&parts, 0, sizeof parts);
     one.range_count = 1;
-    one.range[0] = (qem_range_plan){ 0, rows, k, 0.0, NULL };
-    one.range[0] = (qem_range_plan){ 0, rows, least_k(ops) };
+    one.range[0] = (qem_range_plan){ 0, rows, least_k(ops), 0.0, NULL };
     plan_layer_parts(ops, r, rows, cols, &one, &parts);
     parts.outlier_index += plan->outlier_bytes;
     const char *part = largest_part(&parts, &bytes);
