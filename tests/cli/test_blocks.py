@@ -28,6 +28,9 @@ CASES = {
                  ["codebook", "codebook_scale", "swap_map"]),
     "hyperchr": ("--method hyperchr --intervals 2 --allocation variance --standardize column --means always --bits 5",
                  ["shared"], ["codebook", "scale", "mean"]),
+    "widths": ("--method pq --allocation variance --codebook u8 --bits 8", ["per_group"], ["codebook", "group_bits"]),
+    "widths of opq": ("--method opq --allocation variance --standardize row --bits 30", ["per_group"],
+                      ["rotation", "group_bits", "scale"]),
     "all": ("--method lloydmax --standardize column+block:8 --params u6 --outliers 0.01 --residual vq:0.3 --mixed on "
             "--bits 6.1", None, ["codebook", "scale", "outlier_index", "outlier_value"]),
     "auto": ("--method auto --effort 0 --bits 4", None, []),

@@ -7,6 +7,7 @@ from support import CliTest, METHODS, normal, read_safetensors
 # Every block that has a field of its own in JSON: a method that takes it, options, what they become.
 BLOCKS = [
     ("hyperchr", ["--allocation", "variance"], {"allocation": "variance"}),
+    ("pq", ["--allocation", "variance"], {"allocation": "variance"}),
     ("grid", ["--grid", "row"], {"grid": "row"}),
     ("nf", ["--grid", "block:6"], {"grid": "block", "grid_block": 6}),
     ("lopq", ["--cells", "5"], {"cells": 5}),
@@ -67,7 +68,7 @@ class Recipes(CliTest):
     def test_blocks_become_fields_and_come_back(self):
         for method, words, wanted in BLOCKS:
             with self.subTest(words=words):
-                budget = ["--bits", "14"] if "--mixed" in words or method == "auto" else ["--k", "4"]  # those share bits out
+                budget = ["--bits", "14"] if "--mixed" in words else ["--k", "4"]  # mixed rates need bits left over
                 base = ["quantize", "x.npy", "--dry-run", "--method", method, *budget]
                 recipe = self.report(*base, *words)["recipe"]
                 for key, value in wanted.items():
