@@ -250,9 +250,9 @@ typedef enum qem_assignment {
 /* How the centroids of a budget are shared out. */
 typedef enum qem_allocation {
     QEM_ALLOCATION_COUNT = 0,   /* hyperchr: to cells in proportion to their sub-vectors (the paper); others: evenly */
-    QEM_ALLOCATION_VARIANCE = 1 /* hyperchr: by (count * variance)^(dim/(dim+2)), variance being told from the error
-                                   that seeds by count leave, so that outliers do not decide it; pq, opq, qet: groups of more variance get
-                                   wider codes, each a power of two of centroids */
+    QEM_ALLOCATION_VARIANCE = 1 /* hyperchr: by (count * variance)^(dim/(dim+2)), variance being told from the error that seeds by
+                                   count leave, so that outliers do not decide it. pq, opq, qet: groups of more variance get codes
+                                   of more bits, 0 .. 16, as the budget allows (no `mixed`); opq: of sorted axes (best: pca) */
 } qem_allocation;
 
 /* Of what a scale or a mean is. */
@@ -319,7 +319,8 @@ typedef struct qem_recipe {
                                  that counts is that of the matrix (opq, lopq: by rows alone) */
     uint32_t standardize_block; /* columns of a block, 2 .. 65535, with QEM_STANDARDIZE_BLOCK; else 0 */
     uint32_t params;          /* how scales and means are stored: 16 = f16 (0, the default), 32 = f32, 4 .. 8 = integers of so
-                                 many bits under an f16 super-scale for each 256 of them (blocks: for each 256 elements) */
+                                 many bits under an f16 super-scale for each 256 of them (blocks: for each 256 elements). 16, but not
+                                 0, also stores rotations and lopq's coarse centroids as f16 instead of f32 */
     qem_means means;          /* of columns and rows */
     double outliers;          /* 0 .. 0.5: round(outliers*rows*cols) elements of the largest |x - column mean| / column standard
                                  deviation (ties: the lowest index) are kept as they are. Their values are f32 (f16 where the

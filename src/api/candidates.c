@@ -110,12 +110,13 @@ static void own_codebooks(candidates *c)
 
 static void rotated(candidates *c)
 {
-    const double cost = 32.0 * (double)c->cols / (double)c->rows; /* bits an element */
+    const double cost = 16.0 * (double)c->cols / (double)c->rows; /* bits an element */
     if (cost > 0.6 * c->bits) return;
     for (uint32_t dim = 1; dim <= 4; dim *= 2) {
         if (dim > 1 && !suits(c->bits - cost, dim)) continue;
         qem_recipe *r = add(c, QEM_METHOD_OPQ, dim);
         r->rotation_start = QEM_ROTATION_PCA;
+        r->params = 16; /* of the rotation */
         r->codebook_bits = codebook_bits(c->bits);
         r->allocation = dim < 4 ? QEM_ALLOCATION_VARIANCE : QEM_ALLOCATION_COUNT;
     }

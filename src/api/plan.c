@@ -128,7 +128,6 @@ static void plan_layer_parts(const qem_method_ops *ops, const qem_recipe *r, uin
 {
     qem_layer layer = { .stage_count = plan->range_count, .affine_count = plan->affine_count };
     qem_stage stages[2];
-    uint8_t widths;
     memcpy(layer.affine, plan->affine, sizeof layer.affine);
     for (uint32_t i = 0; i < plan->range_count; i++) {
         stages[i] = qem_recipe_stage(ops->kind, cols, r, plan->range[i].k);
@@ -136,7 +135,7 @@ static void plan_layer_parts(const qem_method_ops *ops, const qem_recipe *r, uin
         stages[i].row_end = plan->range[i].row_end;
         stages[i].group_bits = (uint8_t *)plan->range[i].group_bits; /* only read */
         qem_stage_sizes(&stages[i], cols);
-        if (varies(ops, r)) stages[i].group_bits = &widths; /* only its being there counts now */
+        if (varies(ops, r) && !stages[i].group_bits) parts->group_bits += stages[i].groups; /* they will be there */
     }
     qem_artifact artifact = { .rows = rows, .cols = cols, .stage_count = plan->range_count, .stages = stages, .layer_count = 1,
                               .layers = &layer };

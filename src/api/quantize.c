@@ -261,7 +261,7 @@ static qem_status check_base(qem_context *context, const qem_artifact *base)
         int same = ops->kind == stage->kind && r.dim == stage->dim && r.levels == stage->levels &&
                    (formula || (r.codebook_bits == stage->codebook_bits && (r.codebook_bits || r.codebook == stage->codebook_dtype))) &&
                    plan.affine_count == base->layers[i].affine_count && (stage->cells > 0) == (ops->rotates != 0) &&
-                   (!stage->group_bits || ops->allocates);
+                   (!stage->group_bits || ops->allocates) && stage->half_rotation == qem_recipe_halves_rotation(&r);
         for (uint32_t a = 0; same && a < plan.affine_count; a++)
             same = plan.affine[a].axis == base->layers[i].affine[a].axis && plan.affine[a].block == base->layers[i].affine[a].block;
         if (!same)

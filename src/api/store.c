@@ -67,10 +67,19 @@ static qem_status pack_codebook(qem_context *context, qem_fit *fit, qem_stage *s
     return QEM_OK;
 }
 
+/* Values that are f16 already. */
+static qem_status halves(qem_context *context, const float *values, uint64_t count, uint16_t **stored)
+{
+    void *memory;
+    QEM_TRY(qem_allocate(context, count, sizeof(uint16_t), &memory));
+    *stored = memory;
+    for (uint64_t i = 0; i < count; i++) (*stored)[i] = qem_f32_to_f16(values[i]);
+    return QEM_OK;
+}
+
 static qem_status take_codebook(qem_context *context, qem_fit *fit, uint64_t cols, qem_stage *stage)
 {
     const uint64_t floats = qem_stage_codebook_floats(stage, cols);
-    void *memory;
     stage->scale = fit->scale;
     stage->mean = fit->mean;
     stage->table = fit->table;
@@ -87,18 +96,20 @@ static qem_status take_codebook(qem_context *context, qem_fit *fit, uint64_t col
         return QEM_OK;
     }
     QEM_TRY(host_floats(context, fit->codebook, floats, &stage->codebook)); /* the values are f16 already: keep both forms */
-    QEM_TRY(qem_allocate(context, floats, sizeof(uint16_t), &memory));
-    stage->codebook_stored = memory;
-    for (uint64_t j = 0; j < floats; j++) ((uint16_t *)memory)[j] = qem_f32_to_f16(stage->codebook[j]);
-    return QEM_OK;
+    uint16_t *stored = NULL;
+    const qem_status status = halves(context, stage->codebook, floats, &stored);
+    stage->codebook_stored = stored;
+    return status;
 }
 
 static qem_status take_rotation(qem_context *context, const qem_fit *fit, uint64_t rows, uint64_t cols, qem_stage *stage)
 {
     if (!stage->cells) return QEM_OK;
     QEM_TRY(host_floats(context, fit->rotation, stage->cells * cols * cols, &stage->rotation));
+    if (stage->half_rotation) QEM_TRY(halves(context, stage->rotation, stage->cells * cols * cols, &stage->rotation_half));
     if (stage->cells == 1) return QEM_OK;
     QEM_TRY(host_floats(context, fit->coarse, stage->cells * cols, &stage->coarse));
+    if (stage->half_rotation) QEM_TRY(halves(context, stage->coarse, stage->cells * cols, &stage->coarse_half));
     const uint32_t bits = qem_code_bits(stage->cells);
     return pack(context, fit->row_cells, rows, bits, qem_bit_stream_bytes(rows, bits), &stage->row_cells);
 }
@@ -116,6 +127,7 @@ qem_status qem_store_stage(qem_context *context, qem_range_fit *range, qem_stage
     stage->code_bits = qem_code_bits(fit->k);
     stage->levels = fit->recipe.levels;
     stage->cells = fit->cells_of_rows;
+    stage->half_rotation = stage->cells && qem_recipe_halves_rotation(&fit->recipe);
     stage->group_bits = fit->group_bits;
     fit->group_bits = NULL;
     const int formula = fit->kind == QEM_CODEBOOK_UNIFORM || fit->kind == QEM_CODEBOOK_TABLE;

@@ -70,6 +70,8 @@ static void release_stage(const qem_allocator *allocator, qem_stage *stage)
     release(allocator, stage->swap_map);
     release(allocator, stage->rotation);
     release(allocator, stage->coarse);
+    release(allocator, stage->rotation_half);
+    release(allocator, stage->coarse_half);
     release(allocator, stage->row_cells);
 }
 
@@ -168,6 +170,13 @@ qem_status qem_stage_expand_codebook(qem_context *context, qem_stage *stage, uin
     else
         expand_rtn(stage, cols);
     return QEM_OK;
+}
+
+qem_status qem_stage_expand_rotation(qem_context *context, qem_stage *stage, uint64_t cols)
+{
+    if (!stage->half_rotation) return QEM_OK;
+    QEM_TRY(expand_halves(context, stage->rotation_half, stage->cells * cols * cols, &stage->rotation));
+    return stage->cells > 1 ? expand_halves(context, stage->coarse_half, stage->cells * cols, &stage->coarse) : QEM_OK;
 }
 
 /* offset 0: scales, q * super / (2^bits - 1); else means, (q - offset) * super / (offset - 1) */

@@ -75,6 +75,8 @@ typedef struct qem_stage {
     float *rotation;          /* [cells][cols][cols], column j of the output = sum over p of y[p] * rotation[c][p][j], an fma
                                  chain from coarse[c][j] (or 0) with p ascending */
     float *coarse;            /* [cells][cols], or NULL */
+    uint32_t half_rotation;   /* 1: both are stored as f16, and these are what is stored; else NULL */
+    uint16_t *rotation_half, *coarse_half;
     uint8_t *row_cells;       /* bit stream of ceil(log2 cells) bits a row; NULL when cells <= 1 */
 } qem_stage;
 
@@ -174,6 +176,8 @@ uint64_t qem_codebook_floats(qem_codebook_kind kind, uint64_t cols, uint32_t dim
 uint64_t qem_stage_codebook_floats(const qem_stage *stage, uint64_t cols);
 uint64_t qem_stage_components(const qem_stage *stage, uint64_t cols);
 uint64_t qem_stage_row_bits(const qem_stage *stage);
+/* Are rotations, and the centroids of lopq's cells, stored as f16? Only where params is 16 and not left at its default. */
+uint32_t qem_recipe_halves_rotation(const qem_recipe *recipe);
 /* The numbers of a stage that a recipe (resolved) makes, its rows and sizes yet to be set. */
 qem_stage qem_recipe_stage(qem_codebook_kind kind, uint64_t cols, const qem_recipe *recipe, uint64_t k);
 /* What one stage of a recipe (resolved) stores for k centroids per codebook, the steps of its layer apart. */
@@ -192,6 +196,8 @@ float qem_table_level(qem_table table, uint64_t k, uint32_t code);
 
 /* Makes stage->codebook from what is stored (alias when it is f32 already). */
 qem_status qem_stage_expand_codebook(qem_context *context, qem_stage *stage, uint64_t cols);
+/* Makes rotation and coarse where they are stored as f16. */
+qem_status qem_stage_expand_rotation(qem_context *context, qem_stage *stage, uint64_t cols);
 /* Makes scale and mean of a step, and the outliers' values, in the same way. */
 qem_status qem_affine_expand(qem_context *context, qem_affine *affine);
 qem_status qem_outliers_expand(qem_context *context, qem_outliers *outliers);

@@ -66,6 +66,11 @@ void qem_stage_sizes(qem_stage *stage, uint64_t cols)
     stage->swap_map_bytes = stage->levels ? qem_swap_map_bytes(rows, cols, stage->levels) : 0;
 }
 
+uint32_t qem_recipe_halves_rotation(const qem_recipe *recipe)
+{
+    return (recipe->method == QEM_METHOD_OPQ || recipe->method == QEM_METHOD_LOPQ) && recipe->params == 16;
+}
+
 qem_stage qem_recipe_stage(qem_codebook_kind kind, uint64_t cols, const qem_recipe *recipe, uint64_t k)
 {
     const int formula = kind == QEM_CODEBOOK_UNIFORM || kind == QEM_CODEBOOK_TABLE;
@@ -79,6 +84,7 @@ qem_stage qem_recipe_stage(qem_codebook_kind kind, uint64_t cols, const qem_reci
         .codebook_dtype = formula ? QEM_DTYPE_F32 : recipe->codebook_bits ? QEM_DTYPE_U8 : recipe->codebook,
         .codebook_bits = formula ? 0 : recipe->codebook_bits,
         .cells = recipe->method == QEM_METHOD_OPQ ? 1 : recipe->cells,
+        .half_rotation = qem_recipe_halves_rotation(recipe),
     };
 }
 
@@ -203,6 +209,7 @@ static void add_codebook(blob_list *list, qem_stage *s, uint64_t cols)
 
 static void add_stage(blob_list *list, qem_stage *s, uint64_t cols)
 {
+    const qem_dtype rotation_dtype = s->half_rotation ? QEM_DTYPE_F16 : QEM_DTYPE_F32;
     qem_blob *blob;
     if (s->kind == QEM_CODEBOOK_SHARED || s->kind == QEM_CODEBOOK_PER_GROUP) add_codebook(list, s, cols);
     if (s->kind == QEM_CODEBOOK_UNIFORM) {
@@ -213,13 +220,13 @@ static void add_stage(blob_list *list, qem_stage *s, uint64_t cols)
     if (s->codes_bytes) add_stream(list, "codes", s->codes_bytes, &s->codes, offsetof(qem_parts, codes));
     if (s->levels) add_stream(list, "swap_map", s->swap_map_bytes, &s->swap_map, offsetof(qem_parts, swap_map));
     if (s->cells) {
-        blob = add(list, "rotation", QEM_DTYPE_F32, s->cells * cols * cols, offsetof(qem_parts, rotation));
-        blob->slot = (void **)&s->rotation;
+        blob = add(list, "rotation", rotation_dtype, s->cells * cols * cols, offsetof(qem_parts, rotation));
+        blob->slot = s->half_rotation ? (void **)&s->rotation_half : (void **)&s->rotation;
         set_shape(blob, 3, s->cells, cols, cols, 0);
     }
     if (s->cells > 1) {
-        blob = add(list, "coarse", QEM_DTYPE_F32, s->cells * cols, offsetof(qem_parts, coarse));
-        blob->slot = (void **)&s->coarse;
+        blob = add(list, "coarse", rotation_dtype, s->cells * cols, offsetof(qem_parts, coarse));
+        blob->slot = s->half_rotation ? (void **)&s->coarse_half : (void **)&s->coarse;
         set_shape(blob, 2, s->cells, cols, 0, 0);
         add_stream(list, "row_cells", qem_bit_stream_bytes(s->row_end - s->row_begin, qem_code_bits(s->cells)), &s->row_cells,
                    offsetof(qem_parts, coarse));

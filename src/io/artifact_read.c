@@ -131,6 +131,7 @@ static qem_status read_stage(loader *l, uint32_t index, const json_t *object)
         if (!blobs[i].slot || !*blobs[i].slot) QEM_TRY(read_part(l, index, &blobs[i]));
     /* Codes of no bits have no part, but decoders read on from where they would be. */
     if (!stage->codes) QEM_TRY(read_stream(l, index, "codes", 0, &stage->codes));
+    QEM_TRY(qem_stage_expand_rotation(l->reader.context, stage, artifact->cols));
     return qem_stage_expand_codebook(l->reader.context, stage, artifact->cols);
 }
 

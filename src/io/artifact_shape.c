@@ -60,6 +60,19 @@ static qem_status read_codebook_shape(const qem_io_reader *reader, const json_t 
                            qem_dtype_name(stage->codebook_dtype));
 }
 
+/* f32 where nothing is said. */
+static qem_status read_rotation_type(const qem_io_reader *reader, const json_t *object, qem_stage *stage)
+{
+    qem_dtype dtype = QEM_DTYPE_F32;
+    if (!json_object_get(object, "rotation")) return QEM_OK;
+    QEM_TRY(qem_read_dtype(reader, object, "rotation", &dtype));
+    if (dtype != QEM_DTYPE_F16 || !stage->cells)
+        return qem_reader_fail(reader, QEM_ERR_FORMAT, "a rotation of %u cells cannot be of type %s", (unsigned)stage->cells,
+                               qem_dtype_name(dtype));
+    stage->half_rotation = 1;
+    return QEM_OK;
+}
+
 static qem_status read_rows(const qem_io_reader *reader, const json_t *object, uint64_t rows, qem_stage *stage)
 {
     stage->row_begin = 0;
@@ -92,6 +105,7 @@ qem_status qem_read_stage(const qem_io_reader *reader, const json_t *object, con
     QEM_TRY(read_codes_shape(reader, object, stage, *has_group_bits));
     QEM_TRY(read_codebook_shape(reader, object, stage));
     QEM_TRY(qem_read_optional_u32(reader, object, "cells", 0, MAX_CELLS, &stage->cells));
+    QEM_TRY(read_rotation_type(reader, object, stage));
     QEM_TRY(read_rows(reader, object, artifact->rows, stage));
     stage->groups = (artifact->cols - 1) / stage->dim + 1;
     return check_products(reader, artifact->cols, stage);

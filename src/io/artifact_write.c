@@ -55,6 +55,7 @@ static json_t *stage_object(qem_io_builder *b, const qem_artifact *artifact, con
     if (stage->kind == QEM_CODEBOOK_TABLE) qem_json_put_new(b, object, "table", json_string(qem_io_table_words[stage->table]));
     if (stage->group_bits) qem_json_put_new(b, object, "group_bits", json_true());
     if (stage->cells) qem_json_put_new(b, object, "cells", qem_json_whole(stage->cells));
+    if (stage->half_rotation) qem_json_put_new(b, object, "rotation", json_string(qem_dtype_name(QEM_DTYPE_F16)));
     if (stage->row_begin == 0 && stage->row_end == artifact->rows) return object;
     qem_json_put_new(b, object, "row_begin", qem_json_whole(stage->row_begin));
     qem_json_put_new(b, object, "row_end", qem_json_whole(stage->row_end));

@@ -81,7 +81,7 @@ static qem_kmeans_args coarse_arguments(const local *l, const qem_problem *probl
     args.points = qem_cut(l->fit->points.x, l->rows, l->cols, (uint32_t)l->cols);
     args.problems = problem;
     args.problem_count = 1;
-    args.codebook_dtype = QEM_DTYPE_F32;
+    args.codebook_dtype = qem_recipe_halves_rotation(&l->fit->recipe) ? QEM_DTYPE_F16 : QEM_DTYPE_F32;
     args.point_weight = NULL;
     args.codebook = l->fit->coarse;
     args.labels = l->fit->row_cells;

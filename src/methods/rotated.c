@@ -9,6 +9,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "../core/half.h"
 #include "rotation.h"
 
 #define LEAST_DROP 2e-3      /* of the error in a round: less ends the rounds */
@@ -146,14 +147,19 @@ static qem_status decode(rounds *r, uint64_t begin, uint64_t end, float *out)
 
 /* ---- rotations ---- */
 
+static float as_stored(const qem_fit *fit, double value)
+{
+    return qem_recipe_halves_rotation(&fit->recipe) ? qem_f16_to_f32(qem_f32_to_f16((float)value)) : (float)value;
+}
+
 static qem_status upload(rounds *r)
 {
     const qem_backend *backend = r->fit->backend;
     const uint64_t n = r->cols, bytes = n * n * sizeof(float);
-    for (uint64_t i = 0; i < n * n; i++) r->rounded[i] = (float)r->rotation[i];
+    for (uint64_t i = 0; i < n * n; i++) r->rounded[i] = as_stored(r->fit, r->rotation[i]);
     QEM_TRY(backend->to_device(r->fit->context, r->part->encoder, r->rounded, bytes));
     for (uint64_t i = 0; i < n; i++)
-        for (uint64_t j = 0; j < n; j++) r->rounded[j * n + i] = (float)r->rotation[i * n + j];
+        for (uint64_t j = 0; j < n; j++) r->rounded[j * n + i] = as_stored(r->fit, r->rotation[i * n + j]);
     return backend->to_device(r->fit->context, r->part->decoder, r->rounded, bytes);
 }
 

@@ -25,6 +25,7 @@ struct Fit {
         std::memset(&fit, 0, sizeof fit);
         fit.context = c;
         fit.backend = c->backend;
+        fit.kind = ops->kind;
         fit.recipe = recipe;
         fit.recipe.levels = 0;
         if (recipe.dim == 0) fit.recipe.dim = 4;
@@ -488,6 +489,41 @@ TEST(Rotations, EncodeTheRowsOfTheFit)
             for (uint64_t i = 0; i < m.rows && method == QEM_METHOD_LOPQ; i++)
                 ASSERT_EQ(fit.fit.row_cells[i], again.fit.row_cells[i]);
         }
+}
+
+// Integers for the codebook: every entry is fmaf(q, step, least) of its component, and no other entry is nearer than a row's.
+TEST(Rotations, RoundTheCodebookToIntegers)
+{
+    for (qem_method method : { QEM_METHOD_OPQ, QEM_METHOD_LOPQ }) {
+        const Context context;
+        const Matrix m = clouds(700, 11, 9);
+        qem_recipe recipe = recipe_for(method, 8, 4, QEM_ROTATION_PCA), exact = recipe;
+        recipe.codebook_bits = 8;
+        Fit fit(context, m, recipe), floats(context, m, exact);
+        context.must(fit.run());
+        context.must(floats.run());
+        ASSERT_NE(fit.fit.codebook_codes, nullptr);
+        uint64_t at = 0;
+        for (uint64_t c = 0; c < fit.cells(); c++)
+            for (uint64_t g = 0; g < fit.fit.points.groups; g++) {
+                const uint64_t width = g + 1 == fit.fit.points.groups ? fit.fit.points.tail_dim : 4;
+                for (uint64_t j = 0; j < fit.fit.k; j++)
+                    for (uint64_t p = 0; p < width; p++, at++) {
+                        const float *scale = fit.fit.codebook_scale + 2 * (c * m.cols + g * 4 + p);
+                        ASSERT_LT(fit.fit.codebook_codes[at], 256);
+                        ASSERT_EQ(fit.codebook[at], std::fmaf(fit.fit.codebook_codes[at], scale[0], scale[1]));
+                    }
+            }
+        EXPECT_EQ(at, fit.codebook.size());
+        EXPECT_LT(fit.error(m), 1.1 * floats.error(m) + 1e-9);
+        const std::vector<uint32_t> labels = fit.labels; // stale ones would err more than those of the rounded codebook
+        fit.labels = floats.labels;
+        const double stale = fit.error(m);
+        fit.labels = labels;
+        EXPECT_LE(fit.error(m), stale * (1.0 + 1e-6));
+        qem_release(fit.fit.context, fit.fit.codebook_codes);
+        qem_release(fit.fit.context, fit.fit.codebook_scale);
+    }
 }
 
 TEST(Rotations, BytesOfTheRecipe)
