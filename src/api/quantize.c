@@ -13,7 +13,8 @@ typedef struct pipeline {
     float *left;                 /* device: what the layers so far leave over; NULL: the original */
     qem_matrix importance;
     uint64_t importance_rows;
-    qem_outliers outliers;
+    qem_outliers outliers;       /* the artifact's from take_outliers on */
+    uint64_t outlier_bytes;
     const qem_layer_plan *planned; /* ranges and k of the only layer, or NULL */
 } pipeline;
 
@@ -52,8 +53,10 @@ static qem_status begin(qem_context *context, const qem_view *view, const qem_re
     QEM_TRY(load_importance(p));
     QEM_TRY(copy_matrix(p));
     if (recipe->outliers == 0.0 && recipe->outlier_sigma == 0.0) return QEM_OK;
-    return qem_outliers_take(context, context->backend, p->matrix.x, view->rows, view->cols, recipe, view->dtype, p->left,
-                             &p->outliers);
+    QEM_TRY(qem_outliers_take(context, context->backend, p->matrix.x, view->rows, view->cols, recipe, view->dtype, p->left,
+                              &p->outliers));
+    p->outlier_bytes = qem_outliers_bytes(&p->outliers);
+    return QEM_OK;
 }
 
 static void end(pipeline *p)
@@ -80,14 +83,14 @@ static qem_status begin_layer(const pipeline *p, const qem_recipe *recipe, doubl
     memset(plan, 0, sizeof *plan);
     QEM_TRY(layer_of(p, recipe, layer));
     plan->budget_share = recipe->residual ? layer->recipe.share : 1.0;
-    plan->outlier_bytes = recipe == p->recipe ? qem_outliers_bytes(&p->outliers) : 0;
+    plan->outlier_bytes = recipe == p->recipe ? p->outlier_bytes : 0;
     return qem_layer_begin(p->context, layer, plan, qem_layer_budget(&layer->recipe, left));
 }
 
 /* Bits for all layers. */
 static double bits_for_layers(const pipeline *p)
 {
-    return qem_budget_bits(p->recipe, p->matrix.rows, p->matrix.cols) - 8.0 * (double)qem_outliers_bytes(&p->outliers);
+    return qem_budget_bits(p->recipe, p->matrix.rows, p->matrix.cols) - 8.0 * (double)p->outlier_bytes;
 }
 
 /* ---- the plan ---- */
@@ -165,9 +168,11 @@ static qem_status add_layer(pipeline *p, const qem_recipe *recipe, const qem_art
         status = begin_layer(p, recipe, left, &layer, &plan);
         if (status == QEM_OK) status = qem_layer_finish(p->context, &layer, artifact, index);
     }
+    if (status == QEM_OK && recipe->residual) status = qem_subtract_layer(p->context, artifact, index, p->left);
+    if (status == QEM_OK && recipe->residual)
+        status = qem_layer_check_range(p->context, &layer, p->left, "the values that a layer leaves for the next");
     qem_layer_end(p->context, &layer);
-    QEM_TRY(status);
-    return recipe->residual ? qem_subtract_layer(p->context, artifact, index, p->left) : QEM_OK;
+    return status;
 }
 
 static qem_status add_layers(pipeline *p, const qem_artifact *base, qem_artifact *artifact)
@@ -209,7 +214,7 @@ static qem_status run(qem_context *context, const qem_view *view, const char *na
         made->metrics = (qem_metrics)QEM_METRICS_INIT;
         status = qem_measure(context, &p.matrix, made, &made->metrics);
         made->has_metrics = 1;
-        if (status == QEM_OK && !isfinite(made->metrics.max_error)) /* data near the limit of f32 */
+        if (status == QEM_OK && !isfinite(made->metrics.mse)) /* data near the limit of f32: infinities, or NaN of two of them */
             status = qem_fail(context, QEM_ERR_RANGE, "%s: decoded values are beyond the range of f32", name);
     }
     end(&p);
@@ -281,9 +286,11 @@ static qem_status check_base(qem_context *context, const qem_artifact *base)
         int same = ops->kind == stage->kind && r.dim == stage->dim && r.levels == stage->levels &&
                    (formula || (r.codebook_bits == stage->codebook_bits && (r.codebook_bits || r.codebook == stage->codebook_dtype))) &&
                    plan.affine_count == base->layers[i].affine_count && (stage->cells > 0) == (ops->rotates != 0) &&
-                   (!stage->group_bits || ops->allocates);
+                   (stage->cells > 1) == (r.cells > 1) && (!stage->group_bits || ops->allocates) &&
+                   (stage->kind != QEM_CODEBOOK_TABLE || stage->table == (uint32_t)ops->table);
         for (uint32_t a = 0; same && a < plan.affine_count; a++)
-            same = plan.affine[a].axis == base->layers[i].affine[a].axis && plan.affine[a].block == base->layers[i].affine[a].block;
+            same = plan.affine[a].axis == base->layers[i].affine[a].axis && plan.affine[a].block == base->layers[i].affine[a].block &&
+                   base->layers[i].affine[a].has_scale; /* every step that is fitted has scales */
         if (!same)
             return qem_fail(context, QEM_ERR_FORMAT, "artifact '%s': its recipe (%s, dim %u, %u levels) is not that of its codes",
                             base->name, ops->name, r.dim, r.levels);

@@ -23,6 +23,7 @@ static const struct {
 /* A part of the matrix as a view of its own, and the importance of that part. */
 typedef struct sample {
     qem_view view, importance;
+    int weighted; /* importance is there, and not all 0 */
 } sample;
 
 typedef struct search {
@@ -74,6 +75,32 @@ static void take_samples(search *s)
     width -= width > 8 ? width % 8 : 0;
     const uint64_t tall = at_most(rows, elements / width ? elements / width : 1);
     take_sample(s, tall, (cols - width) / 2 / 8 * 8, width, &s->columns);
+}
+
+/* Loads a view for its errors, which name the element of the whole matrix, and its largest element. */
+static qem_status check_view(qem_context *context, const qem_view *view, const char *what, float *greatest)
+{
+    qem_matrix matrix;
+    float least;
+    QEM_TRY(context->backend->load(context, view, what, &matrix));
+    const qem_status status = context->backend->extremes(context, matrix.x, view->rows * view->cols, &least, greatest);
+    context->backend->release(context, matrix.owned);
+    return status;
+}
+
+/* Weights may all be 0 in a sample, which then says as much without them. */
+static qem_status check_samples(search *s)
+{
+    sample *samples[] = { &s->rows, &s->columns, &s->turned };
+    float greatest;
+    QEM_TRY(check_view(s->context, s->view, "matrix", &greatest));
+    if (!s->asked->importance) return QEM_OK;
+    QEM_TRY(check_view(s->context, s->asked->importance, "importance", &greatest));
+    for (size_t i = 0; i < sizeof samples / sizeof *samples; i++) {
+        QEM_TRY(check_view(s->context, &samples[i]->importance, "importance", &greatest));
+        samples[i]->weighted = greatest > 0.0f;
+    }
+    return QEM_OK;
 }
 
 /* ---- a trial ---- */
@@ -147,7 +174,7 @@ static qem_status try_recipe(const search *s, qem_trial *trial)
     const int by_groups = ops->kind == QEM_CODEBOOK_PER_GROUP && !ops->rotates;
     const sample *part = by_groups ? &s->columns : ops->rotates ? &s->turned : &s->rows;
     QEM_TRY(plan_sample(s, ops, &r, &part->view, &whole, &small));
-    if (asked.importance) asked.importance = &part->importance;
+    asked.importance = part->weighted ? &part->importance : NULL;
     QEM_TRY(try_on(s, &asked, &part->view, &small, &trial->mse));
     if (ops->kind != QEM_CODEBOOK_TABLE && ops->kind != QEM_CODEBOOK_UNIFORM)
         trial->mse *= optimism(ops, &r, &whole, s->view->cols) / optimism(ops, &r, &small, part->view.cols);
@@ -272,6 +299,7 @@ qem_status qem_search_and_fit(qem_context *context, const qem_view *view, const 
     uint32_t count;
     QEM_TRY(check_asked(context, view, recipe));
     take_samples(&s);
+    QEM_TRY(check_samples(&s));
     QEM_TRY(qem_allocate_zero(context, QEM_MOST_TRIALS, sizeof(qem_trial), &memory));
     qem_trial *tried = memory;
     qem_status status = try_all(&s, tried, &count);
