@@ -148,6 +148,24 @@ TEST(Extremes, NewRowsBeyondTheScalesOfTheBaseAreRefused)
         }
 }
 
+// Weights of which many are nearly nothing beside the largest: the levels stay in order, so every instruction set agrees.
+TEST(Extremes, WeightsOfAnySizeGiveOneCodebook)
+{
+    for (uint64_t seed = 0; seed < 40; seed++) {
+        Random random(seed);
+        const Matrix m = gaussian(60, 11, seed);
+        Matrix weights(60, 11);
+        for (float &w : weights.x) w = std::ldexp(1.0f, -static_cast<int>(random.below(80)));
+        const qem_view view = weights.view();
+        qem_recipe recipe = recipe_k(QEM_METHOD_LLOYDMAX, 300);
+        recipe.iterations = 1 + static_cast<uint32_t>(seed % 3);
+        recipe.importance = &view;
+        const auto expected = parts_of(quantize(Context(with_threads(1, QEM_ISA_SCALAR)), m.view(), recipe));
+        for (qem_isa isa : available_isas())
+            EXPECT_EQ(parts_of(quantize(Context(with_threads(3, isa)), m.view(), recipe)), expected) << "seed " << seed;
+    }
+}
+
 TEST(Extremes, AutoNamesTheElementOfTheMatrixThatIsNotFinite)
 {
     const Context context;
