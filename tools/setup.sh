@@ -55,21 +55,30 @@ install_missing() {
 build_packages=(cmake gcc libc6-dev ninja-build pkg-config libjansson-dev libxxhash-dev libopenblas-serial-dev)
 test_packages=(g++ libgtest-dev libbenchmark-dev python3 python3-numpy gnuplot-nox)
 
-# build_tree DIRECTORY [cmake options]: configures and builds. A directory keeps the generator it was made with.
+# build_tree DIRECTORY [cmake options] [-- options of cmake --build]: configures and builds. A directory keeps the generator it
+# was made with.
 build_tree() {
-    local directory="$1"
+    local directory="$1" options=()
     shift
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do
+        options+=("$1")
+        shift
+    done
+    [ $# -gt 0 ] && shift
+    local build=("$@")
+    set -- "${options[@]}"
     if [ ! -e "$directory/CMakeCache.txt" ] && have ninja; then
         set -- -G Ninja "$@"
     fi
     cmake -S "$root" -B "$directory" "$@" || return 1
-    cmake --build "$directory" -j "$(nproc)" || return 1
+    cmake --build "$directory" -j "$(nproc)" "${build[@]}" || return 1
 }
 
-# run_tests DIRECTORY: runs ctest, shows its output, leaves the counts in $passed, $failed and $skipped.
+# run_tests DIRECTORY [options of ctest]: runs ctest, shows its output, leaves the counts in $passed, $failed and $skipped.
 run_tests() {
-    local log="$1/ctest.log" summary
-    ctest --test-dir "$1" --output-on-failure -j "$(nproc)" --timeout 600 </dev/null 2>&1 | tee "$log"
+    local log="$1/ctest.log" directory="$1" summary
+    shift
+    ctest --test-dir "$directory" "$@" --output-on-failure -j "$(nproc)" --timeout 600 </dev/null 2>&1 | tee "$log"
     # "NN% tests passed, F tests failed out of T"
     summary=$(sed -n 's/^[0-9]*% tests passed, \([0-9]*\) tests* failed out of \([0-9]*\)$/\1 \2/p' "$log" | tail -n 1)
     if [ -z "$summary" ]; then

@@ -1,6 +1,7 @@
 /* One layer: standardize -> swap -> partition -> fit -> stages. */
 #include "layer.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "../methods/standardize.h"
@@ -26,6 +27,20 @@ qem_status qem_layer_apply_steps(qem_context *context, qem_layer_fit *layer, uin
     return context->backend->standardize(context, layer->x, layer->rows, layer->cols, steps, layer->affine_count - first, layer->z);
 }
 
+/* What fits and encoders get must be finite: scales of other rows, or those of few bits, may take it beyond f32. */
+qem_status qem_layer_check_range(qem_context *context, const qem_layer_fit *layer, const float *x, const char *what)
+{
+    double sum, squared;
+    QEM_TRY(context->backend->sum(context, x, layer->rows * layer->cols, 0.0, &sum, &squared));
+    if (isfinite(squared)) return QEM_OK;
+    return qem_fail(context, QEM_ERR_RANGE, "%s are beyond the range of f32", what);
+}
+
+static qem_status check_standardized(qem_context *context, const qem_layer_fit *layer)
+{
+    return qem_layer_check_range(context, layer, layer->z, "standardized values");
+}
+
 static qem_status add_units(qem_context *context, qem_layer_fit *layer)
 {
     const qem_backend *backend = context->backend;
@@ -49,6 +64,7 @@ static qem_status standardize(qem_context *context, qem_layer_fit *layer)
         layer->affine_count = units + count;
         QEM_TRY(status);
         QEM_TRY(qem_layer_apply_steps(context, layer, units));
+        QEM_TRY(check_standardized(context, layer));
     }
     layer->affine_count = units + count;
     return units ? add_units(context, layer) : QEM_OK;
@@ -289,6 +305,7 @@ static qem_status encode_steps(qem_context *context, qem_layer_fit *layer, const
         }
         layer->affine_count = base->affine_count;
         QEM_TRY(qem_layer_apply_steps(context, layer, i));
+        QEM_TRY(check_standardized(context, layer));
     }
     return QEM_OK;
 }

@@ -44,6 +44,9 @@ qem_status qem_layer_encode(qem_context *context, qem_layer_fit *layer, const qe
                             qem_artifact *artifact);
 void qem_layer_end(qem_context *context, qem_layer_fit *layer);
 
+/* RANGE, naming `what`, unless all elements of a matrix of the layer's shape are finite. */
+qem_status qem_layer_check_range(qem_context *context, const qem_layer_fit *layer, const float *x, const char *what);
+
 /* ---- steps of a layer, for layer.c and block_scales.c ---- */
 
 /* layer->z = the matrix by all steps from number `first` on; the weights that go with the steps. */

@@ -7,6 +7,8 @@
 #include "../methods/standardize.h"
 #include "layer.h"
 
+#define MOST_BUDGET_BITS 0x1p62
+
 /* ---- what a recipe is charged ---- */
 
 static int varies(const qem_method_ops *ops, const qem_recipe *r)
@@ -135,13 +137,14 @@ static void plan_layer_parts(const qem_method_ops *ops, const qem_recipe *r, uin
         stages[i].row_end = plan->range[i].row_end;
         stages[i].group_bits = (uint8_t *)plan->range[i].group_bits; /* only read */
         qem_stage_sizes(&stages[i], cols);
-        if (varies(ops, r) && !stages[i].group_bits) parts->group_bits += stages[i].groups; /* they will be there */
     }
     qem_artifact artifact = { .rows = rows, .cols = cols, .stage_count = plan->range_count, .stages = stages, .layer_count = 1,
                               .layers = &layer };
     qem_parts made;
     uint64_t bytes;
     qem_artifact_parts(&artifact, &made, &bytes);
+    for (uint32_t i = 0; i < plan->range_count && varies(ops, r); i++)
+        if (!stages[i].group_bits) made.group_bits += stages[i].groups; /* widths that are yet to be found take room too */
     add_parts(&made, parts);
 }
 
@@ -285,10 +288,11 @@ qem_status qem_plan_layer(qem_context *context, const qem_method_ops *ops, const
 
 /* ---- the whole ---- */
 
+/* No artifact takes more than the most bits, and their bytes fit into 64 bits, whatever ratio or bits say. */
 double qem_budget_bits(const qem_recipe *r, uint64_t rows, uint64_t cols)
 {
     const double elements = (double)rows * (double)cols;
-    return r->ratio > 0.0 ? elements * 32.0 / r->ratio : elements * r->bits;
+    return fmin(r->ratio > 0.0 ? elements * 32.0 / r->ratio : elements * r->bits, MOST_BUDGET_BITS);
 }
 
 double qem_layer_budget(const qem_recipe *r, double left)

@@ -13,7 +13,7 @@ typedef struct pipeline {
     float *left;                 /* device: what the layers so far leave over; NULL: the original */
     qem_matrix importance;
     uint64_t importance_rows;
-    qem_outliers outliers;
+    qem_outliers outliers;       /* the artifact's from take_outliers on */
     uint64_t outlier_bytes;
     const qem_layer_plan *planned; /* ranges and k of the only layer, or NULL */
 } pipeline;
@@ -91,7 +91,7 @@ static qem_status begin_layer(const pipeline *p, const qem_recipe *recipe, doubl
 /* Bits for all layers. */
 static double bits_for_layers(const pipeline *p)
 {
-    return qem_budget_bits(p->recipe, p->matrix.rows, p->matrix.cols) - 8.0 * (double)qem_outliers_bytes(&p->outliers);
+    return qem_budget_bits(p->recipe, p->matrix.rows, p->matrix.cols) - 8.0 * (double)p->outlier_bytes;
 }
 
 /* ---- the plan ---- */
@@ -169,9 +169,11 @@ static qem_status add_layer(pipeline *p, const qem_recipe *recipe, const qem_art
         status = begin_layer(p, recipe, left, &layer, &plan);
         if (status == QEM_OK) status = qem_layer_finish(p->context, &layer, artifact, index);
     }
+    if (status == QEM_OK && recipe->residual) status = qem_subtract_layer(p->context, artifact, index, p->left);
+    if (status == QEM_OK && recipe->residual)
+        status = qem_layer_check_range(p->context, &layer, p->left, "the values that a layer leaves for the next");
     qem_layer_end(p->context, &layer);
-    QEM_TRY(status);
-    return recipe->residual ? qem_subtract_layer(p->context, artifact, index, p->left) : QEM_OK;
+    return status;
 }
 
 static qem_status add_layers(pipeline *p, const qem_artifact *base, qem_artifact *artifact)
@@ -213,7 +215,7 @@ static qem_status run(qem_context *context, const qem_view *view, const char *na
         made->metrics = (qem_metrics)QEM_METRICS_INIT;
         status = qem_measure(context, &p.matrix, made, &made->metrics);
         made->has_metrics = 1;
-        if (status == QEM_OK && !isfinite(made->metrics.max_error)) /* data near the limit of f32 */
+        if (status == QEM_OK && !isfinite(made->metrics.mse)) /* data near the limit of f32: infinities, or NaN of two of them */
             status = qem_fail(context, QEM_ERR_RANGE, "%s: decoded values are beyond the range of f32", name);
     }
     end(&p);
@@ -261,9 +263,11 @@ static qem_status check_base(qem_context *context, const qem_artifact *base)
         int same = ops->kind == stage->kind && r.dim == stage->dim && r.levels == stage->levels &&
                    (formula || (r.codebook_bits == stage->codebook_bits && (r.codebook_bits || r.codebook == stage->codebook_dtype))) &&
                    plan.affine_count == base->layers[i].affine_count && (stage->cells > 0) == (ops->rotates != 0) &&
-                   (!stage->group_bits || ops->allocates) && stage->half_rotation == qem_recipe_halves_rotation(&r);
+                   (!stage->group_bits || ops->allocates) && stage->half_rotation == qem_recipe_halves_rotation(&r) &&
+                   (stage->cells > 1) == (r.cells > 1) && (stage->kind != QEM_CODEBOOK_TABLE || stage->table == (uint32_t)ops->table);
         for (uint32_t a = 0; same && a < plan.affine_count; a++)
-            same = plan.affine[a].axis == base->layers[i].affine[a].axis && plan.affine[a].block == base->layers[i].affine[a].block;
+            same = plan.affine[a].axis == base->layers[i].affine[a].axis && plan.affine[a].block == base->layers[i].affine[a].block &&
+                   base->layers[i].affine[a].has_scale; /* every step that is fitted has scales */
         if (!same)
             return qem_fail(context, QEM_ERR_FORMAT, "artifact '%s': its recipe (%s, dim %u, %u levels) is not that of its codes",
                             base->name, ops->name, r.dim, r.levels);

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "../methods/rotation.h"
 #include "api.h"
 
 #define MOST_DIM 65535
@@ -77,12 +78,15 @@ static qem_status resolve_dim(qem_context *context, const qem_method_ops *ops, q
     return QEM_OK;
 }
 
-static qem_status resolve_method_blocks(qem_context *context, const qem_method_ops *ops, qem_recipe *r)
+static qem_status resolve_method_blocks(qem_context *context, const qem_method_ops *ops, qem_recipe *r, uint64_t cols)
 {
     if (r->levels == QEM_LEVELS_DEFAULT) r->levels = ops->default_levels;
     if (r->levels > 8) return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: %u swap levels are more than 8", r->levels);
     if (r->levels && ops->rotates)
         return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: swap levels have no meaning for %s, which rotates the columns", ops->name);
+    if (ops->rotates && cols > QEM_MOST_ROTATED_COLS)
+        return qem_fail(context, QEM_ERR_UNSUPPORTED, "recipe: %s of %llu columns; at most %d are rotated", ops->name,
+                        (unsigned long long)cols, QEM_MOST_ROTATED_COLS);
     if (r->intervals && !ops->intervals)
         return qem_fail(context, QEM_ERR_ARGUMENT, "recipe: intervals have no meaning for %s", ops->name);
     if ((r->assign || r->refine) && !ops->intervals)
@@ -191,7 +195,7 @@ qem_status qem_resolve_layer(qem_context *context, const qem_recipe *recipe, uin
     *resolved = *recipe;
     QEM_TRY(check_numbers(context, recipe));
     QEM_TRY(resolve_dim(context, *ops, resolved, rows, cols));
-    QEM_TRY(resolve_method_blocks(context, *ops, resolved));
+    QEM_TRY(resolve_method_blocks(context, *ops, resolved, cols));
     QEM_TRY(check_units(context, *ops, resolved));
     QEM_TRY(check_standardize(context, resolved));
     QEM_TRY(check_axes(context, *ops, resolved));

@@ -24,6 +24,7 @@ static const struct {
 /* A part of the matrix as a view of its own, and the importance of that part. */
 typedef struct sample {
     qem_view view, importance;
+    int weighted; /* importance is there, and not all 0 */
 } sample;
 
 typedef struct search {
@@ -120,6 +121,32 @@ static qem_status take_samples(search *s)
     return take_columns(s, elements);
 }
 
+/* Loads a view for its errors, which name the element of the whole matrix, and its largest element. */
+static qem_status check_view(qem_context *context, const qem_view *view, const char *what, float *greatest)
+{
+    qem_matrix matrix;
+    float least;
+    QEM_TRY(context->backend->load(context, view, what, &matrix));
+    const qem_status status = context->backend->extremes(context, matrix.x, view->rows * view->cols, &least, greatest);
+    context->backend->release(context, matrix.owned);
+    return status;
+}
+
+/* Weights may all be 0 in a sample, which then says as much without them. */
+static qem_status check_samples(search *s)
+{
+    sample *samples[] = { &s->rows, &s->columns, &s->turned };
+    float greatest;
+    QEM_TRY(check_view(s->context, s->view, "matrix", &greatest));
+    if (!s->asked->importance) return QEM_OK;
+    QEM_TRY(check_view(s->context, s->asked->importance, "importance", &greatest));
+    for (size_t i = 0; i < sizeof samples / sizeof *samples; i++) {
+        QEM_TRY(check_view(s->context, &samples[i]->importance, "importance", &greatest));
+        samples[i]->weighted = greatest > 0.0f;
+    }
+    return QEM_OK;
+}
+
 /* ---- a trial ---- */
 
 /* The plan of the whole matrix, its ranges brought down to the sample. UNSUPPORTED where the sample is too small for k. */
@@ -192,7 +219,7 @@ static qem_status try_recipe(const search *s, qem_trial *trial)
     const int by_groups = ops->kind == QEM_CODEBOOK_PER_GROUP && !ops->rotates;
     const sample *part = by_groups ? &s->columns : ops->rotates ? &s->turned : &s->rows;
     QEM_TRY(plan_sample(s, ops, &r, &part->view, &whole, &small));
-    if (asked.importance) asked.importance = &part->importance;
+    asked.importance = part->weighted ? &part->importance : NULL;
     QEM_TRY(try_on(s, &asked, &part->view, &small, &trial->mse));
     if (ops->kind != QEM_CODEBOOK_TABLE && ops->kind != QEM_CODEBOOK_UNIFORM)
         trial->mse *= optimism(ops, &r, &whole, s->view->cols) / optimism(ops, &r, &small, part->view.cols);
@@ -321,6 +348,7 @@ static qem_status rename_artifact(qem_context *context, const char *name, qem_ar
 static qem_status search_and_fit(search *s, qem_trial *tried, uint32_t *count, qem_artifact **artifact)
 {
     QEM_TRY(take_samples(s));
+    QEM_TRY(check_samples(s));
     QEM_TRY(try_all(s, tried, count));
     if (rank(&tried[0]) == INFINITY) return nothing_found(s, tried, *count);
     QEM_TRY(fit_finals(s, tried, *count, efforts[s->asked->effort].finals, artifact));

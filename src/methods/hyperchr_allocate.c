@@ -44,7 +44,7 @@ static void give_bounds(uint64_t cells, const uint64_t *counts, const uint64_t *
     const uint64_t all = *total, all_points = *points;
     int bound = 0;
     for (uint64_t c = 0; c < cells && !bound; c++)
-        bound = all * counts[c] < all_points || all * counts[c] > most[c] * all_points;
+        bound = all * counts[c] < all_points || (most[c] < all && all * counts[c] > most[c] * all_points);
     if (!bound) return; /* the plain quotas will do */
     const double factor = find_factor(all, cells, counts, most);
     for (uint64_t c = 0; c < cells; c++) {

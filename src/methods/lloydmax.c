@@ -103,6 +103,14 @@ static qem_status sum_levels(qem_fit *fit, const lloyd_state *state)
                                      w->sum_shift, state->counts, state->sums);
 }
 
+/* Weights near their unit round coarsely, which can take a mean out of its cell; levels must stay in order. */
+static double within_cell(const lloyd_state *state, uint64_t k, uint64_t j, double mean)
+{
+    const double low = (j ? state->thresholds[j - 1] : state->low) - state->weights.center;
+    const double high = (j + 1 < k ? state->thresholds[j] : state->high) - state->weights.center;
+    return fmin(fmax(mean, low), high);
+}
+
 static qem_status lloyd(qem_fit *fit, lloyd_state *state)
 {
     const qem_scalar_weights *w = &state->weights;
@@ -118,7 +126,8 @@ static qem_status lloyd(qem_fit *fit, lloyd_state *state)
         for (uint64_t j = 0; j < k; j++) {
             empty |= state->counts[j] == 0;
             if (!state->counts[j]) continue;
-            const double level = ldexp((double)state->sums[j] / (double)state->counts[j], w->shift - w->sum_shift);
+            const double mean = ldexp((double)state->sums[j] / (double)state->counts[j], w->shift - w->sum_shift);
+            const double level = w->weight ? within_cell(state, k, j, mean) : mean;
             moved |= level != state->levels[j];
             state->levels[j] = level;
             explained += level * level * (double)state->counts[j] * w->unit;
@@ -207,6 +216,8 @@ static qem_status fit_levels(qem_fit *fit)
     state.members = state.weights.weight ? (uint64_t *)memory + 4 * fit->k : state.counts;
     state.best = (double *)memory + 5 * fit->k;
     qem_status status = qem_lloydmax_start(fit, &state.weights, state.levels, &exact);
+    if (status == QEM_OK) /* bins of values at uneven distances overlap */
+        qsort(state.levels, (size_t)fit->k, sizeof *state.levels, by_value);
     if (status == QEM_OK && !(exact && state.weights.weight)) status = lloyd(fit, &state); /* it would move what has no weight */
     if (status == QEM_OK) status = store(fit, &state);
     qem_release(fit->context, memory);

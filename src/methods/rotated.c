@@ -268,7 +268,7 @@ static qem_status measure(rounds *r, int rotated, double *error)
             status = fit->backend->rotate(fit->context, coded, n, r->cols, r->part->decoder, NULL, NULL, back);
         if (status == QEM_OK)
             status = fit->backend->error_sums(fit->context, r->part->x + row * r->cols, rotated ? back : coded, n * r->cols, &sums);
-        *error += sums.squared_error;
+        if (status == QEM_OK) *error += sums.squared_error;
     }
     fit->backend->release(fit->context, device);
     return status;

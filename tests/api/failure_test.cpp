@@ -51,7 +51,7 @@ Options counted(Counter &counter, uint32_t threads)
 }
 
 // Runs `call` with allocation 1, 2, 3, ... failing until it succeeds.
-void exhaust(const std::function<qem_status(const Context &)> &call)
+void exhaust(const std::function<qem_status(const Context &)> &call, bool allocates = true, uint64_t most = 500)
 {
     for (uint32_t threads : { 1, 3 }) {
         Counter counter;
@@ -67,9 +67,11 @@ void exhaust(const std::function<qem_status(const Context &)> &call)
                 if (status == QEM_OK) break;
                 ASSERT_EQ(status, QEM_ERR_MEMORY) << context.error();
                 ASSERT_NE(context.error().find("memory"), std::string::npos) << context.error();
-                ASSERT_LT(failures, 500u);
+                ASSERT_LT(failures, most);
             }
-            EXPECT_GT(failures, 0u);
+            if (allocates) {
+                EXPECT_GT(failures, 0u);
+            }
             EXPECT_LT(counter.calls, counter.fail_at) << "it succeeded although an allocation failed";
         }
         EXPECT_TRUE(counter.alive.empty());
@@ -99,6 +101,83 @@ std::vector<qem_recipe> all_recipes()
     refined.refine = 2;
     recipes.push_back(refined);
     return recipes;
+}
+
+// A recipe and what it points to.
+struct Chain {
+    explicit Chain(const char *title, const qem_recipe &r) : name(title), first(r) {}
+    std::string name;
+    qem_recipe first, second = QEM_RECIPE_INIT;
+    Matrix weights;
+    qem_view importance = QEM_VIEW_INIT;
+
+    const qem_recipe &recipe()
+    {
+        if (second.method != QEM_METHOD_NONE) first.residual = &second;
+        if (!weights.x.empty()) {
+            importance = weights.view();
+            first.importance = &importance;
+        }
+        return first;
+    }
+};
+
+// Every block of the pipeline at least once, for matrices of `cols` columns.
+std::vector<Chain> every_block(uint64_t cols)
+{
+    std::vector<Chain> chains;
+    chains.reserve(16); // references to them stay
+    const auto add = [&](const char *name, qem_method method, double bits) -> Chain & {
+        chains.emplace_back(name, recipe_of(method));
+        chains.back().first.bits = bits;
+        chains.back().first.iterations = 2;
+        return chains.back();
+    };
+    qem_recipe *r = &add("rows and columns in 8 bits, f16 codebook, swaps", QEM_METHOD_VQ, 10.0).first;
+    r->standardize = QEM_STANDARDIZE_ROW | QEM_STANDARDIZE_COLUMN;
+    r->params = 8;
+    r->codebook = QEM_DTYPE_F16;
+    r->levels = 1;
+    r = &add("scalars in searched blocks and columns", QEM_METHOD_LLOYDMAX, 9.0).first;
+    r->standardize = QEM_STANDARDIZE_BLOCK | QEM_STANDARDIZE_COLUMN;
+    r->standardize_block = 4;
+    r->params = 6;
+    r = &add("vectors in blocks by least squares, outliers", QEM_METHOD_VQ, 12.0).first;
+    r->dim = 2;
+    r->standardize = QEM_STANDARDIZE_BLOCK;
+    r->standardize_block = 5;
+    r->outliers = 0.02;
+    r->codebook_bits = 8;
+    Chain &residual = add("a residual of grids of blocks, weighted", QEM_METHOD_VQ, 24.0);
+    residual.second = recipe_of(QEM_METHOD_GRID);
+    residual.second.grid_axis = QEM_AXIS_BLOCK;
+    residual.second.grid_block = 6;
+    residual.second.params = 4;
+    residual.first.outlier_sigma = 2.0;
+    residual.weights = Matrix(1, cols);
+    for (uint64_t j = 0; j < cols; j++) residual.weights.x[j] = 0.5f + static_cast<float>(j % 3);
+    r = &add("mixed rates of swapped halves", QEM_METHOD_QET, 14.3).first;
+    r->dim = 1;
+    r->mixed = 1;
+    r = &add("a rotation, integers", QEM_METHOD_OPQ, 24.0).first;
+    r->dim = 2;
+    r->codebook_bits = 6;
+    r->allocation = QEM_ALLOCATION_VARIANCE;
+    r = &add("rotations of cells, rows standardized", QEM_METHOD_LOPQ, 40.0).first;
+    r->standardize = QEM_STANDARDIZE_ROW;
+    r->codebook_bits = 8;
+    r = &add("widths by group", QEM_METHOD_PQ, 9.0).first;
+    r->dim = 1;
+    r->allocation = QEM_ALLOCATION_VARIANCE;
+    r->codebook_bits = 5;
+    Chain &cells = add("cells by variance, weighted", QEM_METHOD_HYPERCHR, 12.0);
+    cells.first.dim = 2;
+    cells.first.intervals = 2;
+    cells.first.allocation = QEM_ALLOCATION_VARIANCE;
+    cells.first.refine = 2;
+    cells.weights = residual.weights;
+    add("normal floats of rows", QEM_METHOD_NF, 8.0).first.grid_axis = QEM_AXIS_ROW;
+    return chains;
 }
 
 // A matrix that has to be copied, so that loading allocates too.
@@ -131,6 +210,65 @@ TEST(OutOfMemory, QuantizeAndPlan)
                 return status;
             });
         }
+}
+
+TEST(OutOfMemory, EveryBlock)
+{
+    const Matrix m = gaussian(40, 12, 8), more = gaussian(7, 12, 9);
+    const qem_view view = m.view(), new_rows = more.view();
+    for (Chain &chain : every_block(12)) {
+        SCOPED_TRACE(chain.name);
+        const qem_recipe &recipe = chain.recipe();
+        exhaust([&](const Context &context) {
+            qem_artifact *artifact = nullptr;
+            const qem_status status = qem_quantize(context, &view, nullptr, &recipe, &artifact);
+            EXPECT_EQ(artifact != nullptr, status == QEM_OK);
+            qem_artifact_destroy(&artifact);
+            return status;
+        });
+        exhaust([&](const Context &context) {
+            qem_plan plan = QEM_PLAN_INIT;
+            const qem_status status = qem_make_plan(context, &view, &recipe, &plan);
+            EXPECT_EQ(plan.k != 0, status == QEM_OK);
+            return status;
+        }, chain.first.method != QEM_METHOD_NF);
+        const Context maker;
+        const Artifact base = quantize(maker, view, recipe);
+        ASSERT_TRUE(base.get());
+        exhaust([&](const Context &context) {
+            qem_artifact *artifact = nullptr;
+            const qem_status status = qem_encode(context, base.get(), &new_rows, nullptr, &artifact);
+            EXPECT_EQ(artifact != nullptr, status == QEM_OK);
+            qem_artifact_destroy(&artifact);
+            return status;
+        });
+        exhaust([&](const Context &context) {
+            std::vector<float> x(3 * 12, 1.0f), y(3 * 40, 7.0f);
+            const qem_status status = qem_matmul(context, base.get(), 3, QEM_DTYPE_F32, x.data(), 0, QEM_DTYPE_F32, y.data(), 0,
+                                                 nullptr, 0);
+            if (status != QEM_OK) {
+                EXPECT_EQ(y, std::vector<float>(y.size(), 7.0f));
+            }
+            return status;
+        });
+    }
+}
+
+TEST(OutOfMemory, Auto)
+{
+    const Matrix m = gaussian(12, 8, 8);
+    const qem_view view = m.view();
+    qem_recipe recipe = recipe_of(QEM_METHOD_AUTO);
+    recipe.bits = 12.0;
+    recipe.effort = 0;
+    recipe.iterations = 1;
+    exhaust([&](const Context &context) {
+        qem_artifact *artifact = nullptr;
+        const qem_status status = qem_quantize(context, &view, nullptr, &recipe, &artifact);
+        EXPECT_EQ(artifact != nullptr, status == QEM_OK);
+        qem_artifact_destroy(&artifact);
+        return status;
+    }, true, 2000);
 }
 
 TEST(OutOfMemory, EncodeDecodeAndEvaluate)
@@ -318,6 +456,40 @@ TEST(Cancel, StopsWithItsStatusAndNoLeak)
                 EXPECT_EQ(counter.alive.size(), before);
             }
         }
+}
+
+// Cancelled at the first, second, ... report until none is left to cancel at.
+TEST(Cancel, EveryBlockStopsAnywhere)
+{
+    const Matrix m = gaussian(120, 12, 6);
+    const qem_view view = m.view();
+    std::vector<Chain> chains = every_block(12);
+    chains.emplace_back("auto", recipe_of(QEM_METHOD_AUTO));
+    chains.back().first.bits = 6.0;
+    chains.back().first.effort = 0;
+    for (Chain &chain : chains) {
+        SCOPED_TRACE(chain.name);
+        const qem_recipe &recipe = chain.recipe();
+        Counter counter;
+        Canceller canceller;
+        Options options = counted(counter, 1);
+        options.progress = Canceller::report;
+        options.progress_user = &canceller;
+        const Context context(options);
+        const size_t before = counter.alive.size();
+        for (canceller.cancel_at = 1; canceller.cancel_at < 1000; canceller.cancel_at++) {
+            canceller.calls = 0;
+            qem_artifact *artifact = nullptr;
+            const qem_status status = qem_quantize(context, &view, nullptr, &recipe, &artifact);
+            qem_artifact_destroy(&artifact);
+            ASSERT_EQ(counter.alive.size(), before);
+            if (status == QEM_OK) break;
+            ASSERT_EQ(status, QEM_ERR_CANCELLED) << context.error();
+            ASSERT_EQ(canceller.calls, canceller.cancel_at) << "nothing is reported after the caller has cancelled";
+        }
+        EXPECT_LT(canceller.calls, canceller.cancel_at) << "it went on although it was cancelled";
+        EXPECT_TRUE(canceller.sane);
+    }
 }
 
 TEST(Cancel, KmeansLeavesItsOutputsAlone)

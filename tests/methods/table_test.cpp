@@ -244,7 +244,7 @@ TEST(NormalFloat, FewerThanFourLevelsAreRefused)
     qem_recipe tight = recipe_k(QEM_METHOD_NF, 0);
     tight.bits = 1.5; // the budget's choice: a bit an element
     EXPECT_EQ(qem_make_plan(context(), &view, &tight, &plan), QEM_ERR_BUDGET);
-    EXPECT_NE(context().error().find("smallest table takes 102, 2 of them for the scale"), std::string::npos) << context().error();
+    EXPECT_NE(context().error().find("smallest table takes 102"), std::string::npos) << context().error();
     tight.bits = 2.5;
     context().must(qem_make_plan(context(), &view, &tight, &plan));
     EXPECT_EQ(plan.k, 4u);
