@@ -427,9 +427,11 @@ typedef struct qem_metrics {
  * by the caller, who ends it with qem_artifact_destroy; it holds no reference to the view or the context. Its metrics are
  * computed against `view` on the way. With QEM_METHOD_AUTO the artifact's recipe is the one of least error among those that
  * qem_search ranks first, fitted on the whole matrix: one, or more where the next ones promise clearly less than was reached.
- * Memory beyond input and artifact, in copies of the input as f32: the points of one group or cell and 3/dim for codes and cells; vq about 1 + 5/dim; one more for swap levels, one for inputs that are not
- * contiguous f32; refining passes about three more codebooks, and sums of k * (dim + 1) words of 8 bytes for each thread as
- * long as those of all threads are no larger than the input, else once.
+ * Memory beyond input and artifact, in copies of the input as f32: the points of one group or cell and 3/dim for codes and
+ * cells; vq about 1 + 5/dim; one more each for swap levels, standardization, weights of elements (column scales, importance),
+ * outliers or residual layers, a rotation, and inputs that are not contiguous f32; refining passes about three more codebooks,
+ * and sums of k * (dim + 1) words of 8 bytes for each thread as long as those of all threads are no larger than the input,
+ * else once.
  * Errors: as qem_make_plan, and RANGE (a centroid overflows f16, in whichever restart), CANCELLED; *artifact is then NULL.
  * Source: spec section 3 and 4; HyperChr paper section 3, QET paper section 3.
  */
@@ -438,9 +440,10 @@ QEM_API qem_status qem_quantize(qem_context *context, const qem_view *view, cons
 
 /*
  * Encodes new rows against the codebooks of `base` as they were fitted (grids, cells and codebooks unchanged; a sub-vector
- * that falls into a cell which was empty may take any centroid, and so may all if base's assignment is global; what is scaled by
- * rows or blocks gets scales of its own). view->cols must equal the base's columns; any number of rows. The result is an artifact of its own (it holds a copy of the codebooks). Errors: ARGUMENT,
- * DATA, FORMAT (the base's recipe is not that of its codes), MEMORY, RANGE.
+ * that falls into a cell which was empty may take any centroid, and so may all if base's assignment is global; what is scaled
+ * by rows or blocks gets scales of its own; of mixed rates the longer codes serve all). view->cols must equal the base's columns;
+ * any number of rows. The result is an artifact of its own, with a copy of the codebooks. Errors: ARGUMENT, DATA, FORMAT (the
+ * base's recipe is not that of its codes), MEMORY, RANGE.
  */
 QEM_API qem_status qem_encode(qem_context *context, const qem_artifact *base, const qem_view *view, const char *name,
                               qem_artifact **artifact);
@@ -573,7 +576,8 @@ QEM_API uint64_t qem_matmul_workspace_size(const qem_context *context, const qem
  * With a workspace the call allocates nothing.
  *
  * x may hold NaN and infinities; they go through as IEEE 754 arithmetic has it (0 * infinity is NaN), and every NaN of y is
- * the same positive quiet one. Subnormal numbers are kept. y is rounded to nearest even from the f32 sum; where a finite sum
+ * the same positive quiet one. Sums of terms near the limit of f32 may become infinite on the way. Subnormal numbers are
+ * kept. y is rounded to nearest even from the f32 sum; where a finite sum
  * is beyond f16 or bf16, y holds an infinity and the call returns RANGE after all of y was written.
  *
  * The result is the same to the bit for every number of threads and every instruction set. Columns are summed in 16 lanes and
