@@ -4,6 +4,7 @@
  */
 #include "api.h"
 
+#define WIDE 512            /* columns beyond which rotations take long */
 #define MOST_CODE_BITS 14.5 /* longer codes need codebooks too large to search and to store */
 
 typedef struct candidates {
@@ -114,6 +115,7 @@ static void rotated(candidates *c)
     if (cost > 0.6 * c->bits) return;
     for (uint32_t dim = 1; dim <= 4; dim *= 2) {
         if (dim > 1 && !suits(c->bits - cost, dim)) continue;
+        if (c->cols > WIDE && dim != 2) continue; /* each takes long: one has to do */
         qem_recipe *r = add(c, QEM_METHOD_OPQ, dim);
         r->rotation_start = QEM_ROTATION_PCA;
         r->params = 16; /* of the rotation */

@@ -174,7 +174,7 @@ TEST(Extremes, AutoNamesTheElementOfTheMatrixThatIsNotFinite)
     const qem_view view = m.view();
     qem_recipe best = QEM_RECIPE_INIT;
     const qem_recipe recipe = automatic(3.0);
-    EXPECT_EQ(qem_search(context, &view, &recipe, &best, nullptr, nullptr), QEM_ERR_DATA);
+    EXPECT_EQ(qem_search(context, &view, nullptr, &recipe, &best, nullptr, nullptr, nullptr), QEM_ERR_DATA);
     EXPECT_NE(context.error().find("777"), std::string::npos) << context.error();
     EXPECT_NE(context.error().find("65"), std::string::npos) << context.error();
 }
