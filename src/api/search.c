@@ -132,15 +132,19 @@ static qem_status check_view(qem_context *context, const qem_view *view, const c
     return status;
 }
 
+static qem_status check_whole(const search *s)
+{
+    float greatest;
+    QEM_TRY(check_view(s->context, s->view, "matrix", &greatest));
+    return s->asked->importance ? check_view(s->context, s->asked->importance, "importance", &greatest) : QEM_OK;
+}
+
 /* Weights may all be 0 in a sample, which then says as much without them. */
-static qem_status check_samples(search *s)
+static qem_status weigh_samples(search *s)
 {
     sample *samples[] = { &s->rows, &s->columns, &s->turned };
     float greatest;
-    QEM_TRY(check_view(s->context, s->view, "matrix", &greatest));
-    if (!s->asked->importance) return QEM_OK;
-    QEM_TRY(check_view(s->context, s->asked->importance, "importance", &greatest));
-    for (size_t i = 0; i < sizeof samples / sizeof *samples; i++) {
+    for (size_t i = 0; s->asked->importance && i < sizeof samples / sizeof *samples; i++) {
         QEM_TRY(check_view(s->context, &samples[i]->importance, "importance", &greatest));
         samples[i]->weighted = greatest > 0.0f;
     }
@@ -347,8 +351,9 @@ static qem_status rename_artifact(qem_context *context, const char *name, qem_ar
 
 static qem_status search_and_fit(search *s, qem_trial *tried, uint32_t *count, qem_artifact **artifact)
 {
+    QEM_TRY(check_whole(s));
     QEM_TRY(take_samples(s));
-    QEM_TRY(check_samples(s));
+    QEM_TRY(weigh_samples(s));
     QEM_TRY(try_all(s, tried, count));
     if (rank(&tried[0]) == INFINITY) return nothing_found(s, tried, *count);
     QEM_TRY(fit_finals(s, tried, *count, efforts[s->asked->effort].finals, artifact));
