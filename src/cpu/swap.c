@@ -107,7 +107,7 @@ qem_status qem_cpu_swap_forward(qem_context *context, const float *x, uint64_t r
 {
     swap_job job = { .cols = cols, .in = x, .out = ordered, .map = map };
     qem_swap_tree_make(&job.tree, rows, cols, levels);
-    memset(map, 0, (size_t)((job.tree.total_bits + 7) / 8));
+    if (job.tree.total_bits > 0) memset(map, 0, (size_t)((job.tree.total_bits + 7) / 8));
     return run(context, &job, rows, forward_rows);
 }
 
