@@ -14,7 +14,6 @@ static const float *standardized(const qem_layer_fit *layer)
     return layer->z ? layer->z : layer->x;
 }
 
-/* The matrix by all steps from number `first` on. */
 qem_status qem_layer_apply_steps(qem_context *context, qem_layer_fit *layer, uint32_t first)
 {
     qem_decode_affine steps[QEM_MOST_AFFINE];
@@ -80,8 +79,8 @@ static int weight_of_points(const qem_layer_fit *layer)
     if (layer->importance && !layer->ops->rotates) return 0;
     for (uint32_t i = 0; i < layer->affine_count; i++) {
         const qem_affine *a = &layer->affine[i];
-        if (layer->ops->rotates && (a->axis == QEM_AXIS_COLUMN || a->axis == QEM_AXIS_BLOCK)) return 0; /* columns are mixed */
-        if (a->axis == QEM_AXIS_COLUMN || (a->axis == QEM_AXIS_BLOCK && (a->block % dim || layer->recipe.levels))) return 0;
+        if (a->axis == QEM_AXIS_COLUMN) return 0;
+        if (a->axis == QEM_AXIS_BLOCK && (a->block % dim || layer->recipe.levels || layer->ops->rotates)) return 0;
     }
     return 1;
 }

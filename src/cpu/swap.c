@@ -40,9 +40,15 @@ uint64_t qem_swap_map_bytes(uint64_t rows, uint64_t cols, uint32_t levels)
     return (tree.total_bits + 7) / 8;
 }
 
+/* One node of one row from level to level: the columns of `from` into the smaller and the larger half of `to`. */
+struct swap_job;
+typedef void (*node_step)(const struct swap_job *job, const qem_swap_node *node, uint64_t row, const float *from, float *to,
+                          uint64_t *bits);
+
 typedef struct swap_job {
     const qem_cpu_kernels *kernels;
     qem_swap_tree tree;
+    node_step step;
     uint64_t cols;
     const float *in;
     float *out;
@@ -83,7 +89,7 @@ static void forward_rows(void *argument, uint64_t begin, uint64_t end, uint32_t 
         for (uint32_t level = 0; level < job->tree.levels; level++) {
             float *to = level + 1 == job->tree.levels ? job->out + i * job->cols : from == a ? b : a;
             for (uint32_t n = (1u << level) - 1; n < (2u << level) - 1; n++)
-                split_node(job, &job->tree.node[n], i, from, to, bits);
+                job->step(job, &job->tree.node[n], i, from, to, bits);
             from = to;
         }
     }
@@ -105,7 +111,7 @@ static qem_status run(qem_context *context, swap_job *job, uint64_t rows, qem_ta
 qem_status qem_cpu_swap_forward(qem_context *context, const float *x, uint64_t rows, uint64_t cols, uint32_t levels,
                                 float *ordered, uint8_t *map)
 {
-    swap_job job = { .cols = cols, .in = x, .out = ordered, .map = map };
+    swap_job job = { .step = split_node, .cols = cols, .in = x, .out = ordered, .map = map };
     qem_swap_tree_make(&job.tree, rows, cols, levels);
     if (job.tree.total_bits > 0) memset(map, 0, (size_t)((job.tree.total_bits + 7) / 8));
     return run(context, &job, rows, forward_rows);
@@ -174,27 +180,10 @@ static void order_node(const swap_job *job, const qem_swap_node *node, uint64_t 
     }
 }
 
-static void order_rows(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
-{
-    const swap_job *job = argument;
-    float *a, *b;
-    uint64_t *bits;
-    scratch_of(job, thread, &a, &b, &bits);
-    for (uint64_t i = begin; i < end; i++) {
-        const float *from = job->in + i * job->cols;
-        for (uint32_t level = 0; level < job->tree.levels; level++) {
-            float *to = level + 1 == job->tree.levels ? job->out + i * job->cols : from == a ? b : a;
-            for (uint32_t n = (1u << level) - 1; n < (2u << level) - 1; n++)
-                order_node(job, &job->tree.node[n], i, from, to, bits);
-            from = to;
-        }
-    }
-}
-
 qem_status qem_cpu_swap_by_map(qem_context *context, const float *x, const uint8_t *map, uint64_t rows, uint64_t cols,
                                uint32_t levels, float *ordered)
 {
-    swap_job job = { .cols = cols, .in = x, .out = ordered, .map_read = map };
+    swap_job job = { .step = order_node, .cols = cols, .in = x, .out = ordered, .map_read = map };
     qem_swap_tree_make(&job.tree, rows, cols, levels);
-    return run(context, &job, rows, order_rows);
+    return run(context, &job, rows, forward_rows);
 }

@@ -247,4 +247,67 @@ TEST_P(Blocks, EveryCombinationKeepsItsWord)
     EXPECT_GT(refused, 10);
 }
 
+// Matrices that every primitive cuts into pieces for its threads: the cases above are too small for that.
+std::vector<std::pair<std::string, qem_recipe>> recipes_of_all_blocks()
+{
+    std::vector<std::pair<std::string, qem_recipe>> list;
+    const auto add = [&list](const char *name, qem_method method, double bits) -> qem_recipe & {
+        list.emplace_back(name, recipe_of(method));
+        list.back().second.bits = bits;
+        list.back().second.iterations = 2;
+        return list.back().second;
+    };
+    qem_recipe *r = &add("scaled blocks of scalars", QEM_METHOD_LLOYDMAX, 4.0);
+    r->standardize = QEM_STANDARDIZE_COLUMN | QEM_STANDARDIZE_BLOCK;
+    r->standardize_block = 16;
+    r->params = 6;
+    r->mixed = 1;
+    r->outliers = 0.001;
+    r = &add("scaled blocks of vectors", QEM_METHOD_VQ, 3.0);
+    r->standardize = QEM_STANDARDIZE_BLOCK;
+    r->standardize_block = 16;
+    r = &add("rows and columns", QEM_METHOD_VQ, 2.0);
+    r->standardize = QEM_STANDARDIZE_COLUMN | QEM_STANDARDIZE_ROW;
+    r->params = 8;
+    r->codebook_bits = 8;
+    r->levels = 1;
+    r = &add("grid", QEM_METHOD_GRID, 5.0);
+    r->grid_axis = QEM_AXIS_BLOCK;
+    r->grid_block = 32;
+    add("nf", QEM_METHOD_NF, 5.0).grid_axis = QEM_AXIS_ROW;
+    r = &add("weighted cells", QEM_METHOD_HYPERCHR, 2.5);
+    r->intervals = 2;
+    r->refine = 1;
+    r->allocation = QEM_ALLOCATION_VARIANCE;
+    r->standardize = QEM_STANDARDIZE_COLUMN;
+    r = &add("widths by variance", QEM_METHOD_PQ, 4.0);
+    r->dim = 1;
+    r->allocation = QEM_ALLOCATION_VARIANCE;
+    r = &add("rotation", QEM_METHOD_OPQ, 0.0);
+    r->k = 16;
+    r->params = 16;
+    r = &add("rotations of cells", QEM_METHOD_LOPQ, 0.0);
+    r->k = 8;
+    r->codebook_bits = 6;
+    return list;
+}
+
+TEST(BlocksOnThreads, SameBytesAsOnOne)
+{
+    Matrix m = heavy_tails(1401, 160, 21);
+    for (size_t i = 0; i < m.x.size(); i++) m.x[i] *= static_cast<float>(1 + i % m.cols % 7);
+    const Context one(with_threads(1)), several(with_threads(3));
+    const qem_view view = m.view();
+    for (const auto &entry : recipes_of_all_blocks()) {
+        SCOPED_TRACE(entry.first);
+        qem_recipe recipe = entry.second, rest = recipe_of(QEM_METHOD_VQ);
+        rest.iterations = 1;
+        if (entry.first == "grid") recipe.residual = &rest;
+        const Artifact artifact = quantize(several, view, recipe);
+        EXPECT_EQ(parts_of(artifact), parts_of(quantize(one, view, recipe)));
+        EXPECT_EQ(parts_of(encode(several, artifact, view)), parts_of(encode(one, artifact, view)));
+        EXPECT_EQ(decode(several, artifact), decode(one, artifact));
+    }
+}
+
 } // namespace
