@@ -466,9 +466,11 @@ typedef struct qem_trial {
  * Finds the recipe of least mean squared error for a budget: what qem_quantize does with QEM_METHOD_AUTO. `recipe` gives the
  * budget (ratio or bits, not a k), iterations, restarts, tolerance, importance, params if set, and effort: 0 tries the few
  * recipes that win most often on a small sample, 1 (default) all blocks on up to 2^18 elements, 2 on 2^20, 3 on all. The other
- * fields must be at their defaults; the method may be any. The best trial is then fitted on the whole matrix (effort 2: the
- * three best, 3: four), and the next ones too as long as they promise clearly less error than was reached. Samples are spread
- * rows (columns, where each group has a codebook), the same for every thread count; so is the result. Importance weighs the
+ * fields must be at their defaults; the method may be any. Then the recipes beside the best one, with one thing changed, are
+ * tried as long as one of them is better (effort 1: twice, 2: four times, 3: six). The best trial is then fitted on the whole
+ * matrix (effort 2: the three best, 3: four), and the next ones too as long as they promise clearly less error than was
+ * reached. Samples are spread rows (columns, where each group has a codebook), the same for every thread count; so is the
+ * result. Importance weighs the
  * fits; what is compared is the plain mean squared error also then. Residual layers and lopq are not tried.
  * best: the recipe found, its importance borrowed as before. trials: room for QEM_MOST_TRIALS, or NULL; *trial_count (NULL only
  * without trials) of them are filled: those with a final_mse by that, the others by mse, those that are out last.

@@ -62,9 +62,6 @@ qem_status qem_plan_data(qem_context *context, const qem_view *view, const qem_r
 qem_status qem_quantize_as_planned(qem_context *context, const qem_view *view, const qem_recipe *recipe,
                                    const qem_layer_plan *plan, qem_artifact **artifact);
 
-/* The recipes that a search tries for so many bits an element (candidates.c), and how many. */
-uint32_t qem_search_candidates(const qem_recipe *asked, uint64_t rows, uint64_t cols, double bits, qem_recipe list[QEM_MOST_TRIALS]);
-
 /* NULL becomes "tensor"; ARGUMENT where the length is not one that files take. */
 qem_status qem_check_name(qem_context *context, const char **name);
 

@@ -5,13 +5,16 @@
 
 #include "../methods/outliers.h"
 #include "layer.h"
+#include "search.h"
 
-/* By effort: elements of the sample, Lloyd passes of a trial, candidates fitted on the whole matrix. */
+/* By effort: elements of the sample, Lloyd passes of a trial, rounds around the leader, candidates fitted on the whole matrix. */
 static const struct {
     uint64_t elements;
-    uint32_t iterations, finals;
-} efforts[] = { { (uint64_t)1 << 16, 4, 1 }, { (uint64_t)1 << 18, 6, 1 }, { (uint64_t)1 << 20, 10, 3 }, { UINT64_MAX, 20, 4 } };
+    uint32_t iterations, rounds, finals;
+} efforts[] = { { (uint64_t)1 << 16, 4, 0, 1 }, { (uint64_t)1 << 18, 6, 2, 1 }, { (uint64_t)1 << 20, 10, 4, 3 },
+                { UINT64_MAX, 20, 6, 4 } };
 
+#define FIRST_SHARE 0.7     /* of the trials' time that the first candidates take, for the progress callback */
 #define MOST_FINALS 4
 #define SURPRISE 0.95 /* a trial this much better than the best final is worth another one */
 #define LEAST_SAMPLE ((uint64_t)1 << 16)
@@ -255,24 +258,56 @@ static int is_fatal(qem_status status)
     return status == QEM_ERR_MEMORY || status == QEM_ERR_CANCELLED || status == QEM_ERR_DATA || status == QEM_ERR_INTERNAL;
 }
 
+static qem_status try_next(const search *s, const qem_recipe *recipe, double done, qem_trial *trial)
+{
+    const double begin = qem_seconds();
+    QEM_TRY(qem_report_progress(s->context, "trying recipes", done));
+    *trial = (qem_trial)QEM_TRIAL_INIT;
+    trial->recipe = *recipe;
+    trial->mse = trial->final_mse = NAN;
+    trial->status = try_recipe(s, trial);
+    trial->seconds = qem_seconds() - begin;
+    return is_fatal(trial->status) ? trial->status : QEM_OK;
+}
+
+static int is_tried(const qem_trial *trials, uint32_t count, const qem_recipe *recipe)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (memcmp(&trials[i].recipe, recipe, sizeof *recipe) == 0) return 1;
+    return 0;
+}
+
+/* From the leader to the best recipe beside it, as long as that is better. */
+static qem_status try_neighbours(const search *s, double bits, qem_trial *trials, uint32_t *count)
+{
+    qem_recipe list[QEM_SEARCH_MOST_NEIGHBOURS];
+    const uint32_t rounds = efforts[s->asked->effort].rounds;
+    for (uint32_t round = 0; round < rounds; round++) {
+        const qem_recipe leader = trials[0].recipe;
+        if (isnan(trials[0].mse) || (leader.method == QEM_METHOD_OPQ && qem_search_is_wide(s->view->cols))) return QEM_OK;
+        const uint32_t beside = qem_search_neighbours(s->asked, &leader, bits, list);
+        for (uint32_t i = 0; i < beside && *count < QEM_MOST_TRIALS; i++) {
+            if (is_tried(trials, *count, &list[i])) continue;
+            QEM_TRY(try_next(s, &list[i], FIRST_SHARE + (1.0 - FIRST_SHARE) * (round + (double)i / beside) / rounds, &trials[*count]));
+            ++*count;
+        }
+        sort_trials(trials, *count);
+        if (memcmp(&trials[0].recipe, &leader, sizeof leader) == 0) return QEM_OK;
+    }
+    return QEM_OK;
+}
+
 static qem_status try_all(const search *s, qem_trial *trials, uint32_t *count)
 {
     qem_recipe list[QEM_MOST_TRIALS];
     const double elements = (double)s->view->rows * (double)s->view->cols;
     const double bits = qem_budget_bits(s->asked, s->view->rows, s->view->cols) / elements;
-    *count = qem_search_candidates(s->asked, s->view->rows, s->view->cols, bits, list);
-    for (uint32_t i = 0; i < *count; i++) {
-        const double begin = qem_seconds();
-        QEM_TRY(qem_report_progress(s->context, "trying recipes", (double)i / *count));
-        trials[i] = (qem_trial)QEM_TRIAL_INIT;
-        trials[i].recipe = list[i];
-        trials[i].mse = trials[i].final_mse = NAN;
-        trials[i].status = try_recipe(s, &trials[i]);
-        trials[i].seconds = qem_seconds() - begin;
-        if (is_fatal(trials[i].status)) return trials[i].status;
-    }
+    const double share = efforts[s->asked->effort].rounds ? FIRST_SHARE : 1.0;
+    const uint32_t first = qem_search_candidates(s->asked, s->view->rows, s->view->cols, bits, list);
+    for (*count = 0; *count < first; ++*count)
+        QEM_TRY(try_next(s, &list[*count], share * (double)*count / first, &trials[*count]));
     sort_trials(trials, *count);
-    return QEM_OK;
+    return try_neighbours(s, bits, trials, count);
 }
 
 /* Fits the first trials on the whole matrix, `finals` of them, and more as long as the next one promises a smaller error than

@@ -39,6 +39,21 @@ class Auto(CliTest):
             self.assertEqual(trial["status"] == "ok", trial["mse"] is not None)
             self.assertIn("method", trial["recipe"])
 
+    def test_goes_on_from_the_leader(self):
+        # columns of one scale, so few centroids of 3 or more elements that fit exactly: the first candidates have 2, 4 and 8
+        corners = np.random.default_rng(5).choice([-1.0, 1.0], (400, 30)).astype(np.float32)
+        self.save("y.npy", corners + 0.05 * normal(400, 30, 6))
+        first, more = (self.report("quantize", "y.npy", "-o", "a.safetensors", "--method", "auto", "--bits", "2.7", "--effort",
+                                   effort, *FIT) for effort in (0, 2))
+        recipes = [json.dumps(t["recipe"], sort_keys=True) for t in more["trials"]]
+        self.assertEqual(len(recipes), len(set(recipes)))
+        self.assertLess(more["mse"], first["mse"])
+        best = more["trials"][0]["recipe"]
+        beside = [t["recipe"] for t in more["trials"]
+                  if sum(t["recipe"].get(key) != best.get(key) for key in set(best) | set(t["recipe"])) == 1]
+        self.assertGreater(len(beside), 3)
+        self.assertTrue({t["recipe"].get("dim") for t in more["trials"]} & {3, 5, 6, 7, 9})
+
     def test_report_and_file(self):
         counts = []
         for effort in range(4):
