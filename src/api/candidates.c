@@ -85,6 +85,21 @@ static void block_scalars(candidates *c, int all)
     scale_blocks(c, add(c, QEM_METHOD_LLOYDMAX, 1), 8, 0);
 }
 
+/* Where a matrix is small, what codebooks and scales take decides: these have no codebook. */
+static void grids(candidates *c)
+{
+    static const struct {
+        qem_axis axis;
+        uint32_t block, params;
+    } units[] = { { QEM_AXIS_ROW, 0, 8 }, { QEM_AXIS_BLOCK, 32, 6 } };
+    for (size_t u = 0; u < sizeof units / sizeof *units; u++) {
+        qem_recipe *r = add(c, QEM_METHOD_GRID, 1);
+        r->grid_axis = units[u].axis;
+        r->grid_block = units[u].block;
+        r->params = c->asked->params ? c->asked->params : units[u].params;
+    }
+}
+
 static void block_vectors(candidates *c)
 {
     for (uint32_t dim = 2; dim <= 4; dim *= 2)
@@ -153,6 +168,7 @@ uint32_t qem_search_candidates(const qem_recipe *asked, uint64_t rows, uint64_t 
     add(&c, QEM_METHOD_LLOYDMAX, 1);
     qem_search_standardize(asked, add(&c, QEM_METHOD_LLOYDMAX, 1), QEM_STANDARDIZE_COLUMN);
     if (!all) return c.count;
+    grids(&c);
     block_vectors(&c);
     with_outliers(&c);
     swapped(&c);

@@ -22,7 +22,7 @@ static qem_recipe *add(neighbours *n)
 static void other_dims(neighbours *n)
 {
     const uint32_t dim = n->leader->dim;
-    if (n->leader->method == QEM_METHOD_LLOYDMAX) return;
+    if (n->leader->method == QEM_METHOD_LLOYDMAX || n->leader->method == QEM_METHOD_GRID) return;
     if (dim > 2 && qem_search_suits(n->bits, dim - 1)) add(n)->dim = dim - 1;
     if (qem_search_suits(n->bits, dim + 1)) {
         qem_recipe *r = add(n);
@@ -34,6 +34,8 @@ static void other_dims(neighbours *n)
 static void other_codebooks(neighbours *n)
 {
     const uint32_t bits = n->leader->codebook_bits;
+    if (!bits && n->leader->method != QEM_METHOD_GRID)
+        add(n)->codebook = n->leader->codebook == QEM_DTYPE_F16 ? QEM_DTYPE_F32 : QEM_DTYPE_F16;
     if (bits > 6) add(n)->codebook_bits = bits - 2;
     if (bits && bits < 12) add(n)->codebook_bits = bits + 2;
     if (n->leader->method == QEM_METHOD_PQ || n->leader->method == QEM_METHOD_OPQ)
@@ -48,10 +50,23 @@ static void other_outliers(neighbours *n)
         if (qem_search_affords_outliers(n->bits, fractions[i])) add(n)->outliers = fractions[i];
 }
 
+static void other_units(neighbours *n)
+{
+    const qem_recipe *leader = n->leader;
+    if (leader->grid_axis == QEM_AXIS_BLOCK) {
+        add(n)->grid_block = leader->grid_block * 2;
+        if (leader->grid_block > 8) add(n)->grid_block = leader->grid_block / 2;
+    }
+    if (n->asked->params) return;
+    if (leader->params > 4 && leader->params <= 8) add(n)->params = leader->params - 1;
+    if (leader->params < 8) add(n)->params = leader->params + 1;
+}
+
 static void other_scales(neighbours *n)
 {
     static const uint32_t axes[] = { QEM_STANDARDIZE_NONE, QEM_STANDARDIZE_COLUMN, QEM_STANDARDIZE_COLUMN | QEM_STANDARDIZE_ROW };
     const qem_recipe *leader = n->leader;
+    if (leader->method == QEM_METHOD_GRID) other_units(n);
     if (leader->method != QEM_METHOD_LLOYDMAX && leader->method != QEM_METHOD_VQ) return;
     if (!(leader->standardize & QEM_STANDARDIZE_BLOCK)) {
         for (size_t i = 0; i < sizeof axes / sizeof *axes; i++)
