@@ -1,7 +1,7 @@
 /*
- * Keys and values of earlier positions. Exact: one array a stream. Quantized: positions are put into blocks; the first block
- * that is ever full is quantized (qem_quantize, columns standardized), which fits scales and codebook; every later one is
- * encoded against them (qem_encode), also in later texts. The block that is not full yet stays exact.
+ * Keys and values of earlier positions. Exact: one array a stream. Quantized: positions are put into blocks; the first
+ * block that is ever full is quantized (qem_quantize, columns standardized), which fits scales and codebook; every later
+ * one is encoded against them (qem_encode), also in later texts. The block that is not full yet stays exact.
  *
  * Quantized keys are those before the rotary embedding, and are turned after decoding: what a column holds then does not
  * depend on the position, so scales that fit the first block fit the later ones.
@@ -29,12 +29,13 @@ static uint32_t exact_rows(const kv_cache *cache)
 
 static bool create_streams(kv_cache *cache)
 {
-    const size_t rows = cache_quantized(cache) ? cache->options.block : cache->capacity;
+    const uint32_t block = cache->options.block;
+    const size_t rows = cache_quantized(cache) && block < cache->capacity ? block : cache->capacity;
     cache->streams = allocate(2 * (size_t)cache->layers, sizeof *cache->streams);
     for (uint32_t i = 0; cache->streams && i < 2 * cache->layers; i++) {
         cache_stream *stream = &cache->streams[i];
         stream->rows = allocate(rows * cache->width, sizeof *stream->rows);
-        stream->blocks = allocate(cache->capacity / cache->options.block + 1, sizeof *stream->blocks);
+        stream->blocks = allocate(cache->capacity / block + 1, sizeof *stream->blocks);
         if (!stream->rows || !stream->blocks) return false;
     }
     for (int i = 0; i < 2 && cache_quantized(cache); i++) {

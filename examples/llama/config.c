@@ -6,16 +6,18 @@
 #include "llama.h"
 
 /* A whole number from least to most; `missing` if the key is not there or null, which 0 forbids. */
-static bool get_count(const json *document, const char *key, uint32_t missing, uint32_t least, uint32_t most, uint32_t *value)
+static bool get_count(const json *document, const char *key, uint32_t missing, uint32_t least, uint32_t most,
+                      uint32_t *value)
 {
     const json_node *node = json_get(document, 0, key);
     if (!node || node->kind == JSON_NULL) {
         *value = missing;
         return missing ? true : fail("%s: '%s' is missing", document->path, key);
     }
-    if (node->kind != JSON_NUMBER || !(node->number >= least && node->number <= most) || node->number != floor(node->number))
+    const double number = node->number;
+    if (node->kind != JSON_NUMBER || !(number >= least && number <= most) || number != floor(number))
         return fail("%s: '%s' is not a whole number from %u to %u", document->path, key, least, most);
-    *value = (uint32_t)node->number;
+    *value = (uint32_t)number;
     return true;
 }
 
@@ -87,13 +89,13 @@ static bool get_heads(const json *document, llama_config *config)
     if (!get_count(document, "num_attention_heads", 0, 1, 1 << 16, &config->heads)) return false;
     if (!get_count(document, "num_key_value_heads", config->heads, 1, 1 << 16, &config->kv_heads)) return false;
     if (config->heads % config->kv_heads != 0)
-        return fail("%s: 'num_attention_heads' %u is no multiple of 'num_key_value_heads' %u", document->path, config->heads,
-                    config->kv_heads);
+        return fail("%s: 'num_attention_heads' %u is no multiple of 'num_key_value_heads' %u", document->path,
+                    config->heads, config->kv_heads);
     uint32_t even_share = config->hidden % config->heads == 0 ? config->hidden / config->heads : 0;
     if (!get_count(document, "head_dim", even_share, 2, 1 << 16, &config->head_dim)) return false;
     if (config->head_dim % 2 != 0 || (uint64_t)config->head_dim * config->heads > 1 << 20)
-        return fail("%s: %u heads of %u columns: 'head_dim' must be even, and all heads at most 2^20 columns", document->path,
-                    config->heads, config->head_dim);
+        return fail("%s: %u heads of %u columns: 'head_dim' must be even, and all heads at most 2^20 columns",
+                    document->path, config->heads, config->head_dim);
     return true;
 }
 
@@ -109,7 +111,8 @@ static bool read_config(const json *document, llama_config *config)
         !get_count(document, "max_position_embeddings", 2048, 1, 1 << 22, &config->positions) ||
         !get_count(document, "bos_token_id", 1, 0, UINT32_MAX, &config->bos) || !get_heads(document, config))
         return false;
-    if (config->bos >= config->vocab) return fail("%s: 'bos_token_id' %u is beyond the vocabulary", document->path, config->bos);
+    if (config->bos >= config->vocab)
+        return fail("%s: 'bos_token_id' %u is beyond the vocabulary", document->path, config->bos);
     if (!get_positive(document, "rms_norm_eps", 1e-6, &epsilon) ||
         !get_positive(document, "rope_theta", 10000.0, &config->rope_theta))
         return false;

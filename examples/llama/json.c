@@ -52,10 +52,10 @@ static int32_t take_hex(parser *p)
 {
     int32_t value = 0;
     for (int i = 0; i < 4; i++) {
-        char c = *p->at;
-        int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-        if (digit < 0) return -1;
-        value = 16 * value + digit;
+        static const char digits[] = "0123456789abcdefABCDEF";
+        const char *found = *p->at ? strchr(digits, *p->at) : NULL;
+        if (!found) return -1;
+        value = 16 * value + (int32_t)(found - digits < 16 ? found - digits : found - digits - 6);
         p->at++;
     }
     return value;

@@ -163,8 +163,8 @@ void cache_restart(kv_cache *cache);
 uint32_t cache_room(const kv_cache *cache);
 /* Puts `count` rows behind the last position of a stream. */
 void cache_put(kv_cache *cache, uint32_t stream, const float *rows, uint32_t count);
-/* All rows of a stream with the `count` last put, or NULL; valid until the next call for a stream of the same kind. Those of a
- * quantized cache are a copy that may be changed. */
+/* All rows of a stream with the `count` last put, or NULL; valid until the next call for a stream of the same kind. Those of
+ * a quantized cache are a copy that may be changed. */
 float *cache_rows(kv_cache *cache, uint32_t stream, uint32_t count);
 /* The rows put last belong to the text now; a block that is full is quantized. */
 bool cache_advance(kv_cache *cache, uint32_t count);

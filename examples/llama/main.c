@@ -182,6 +182,15 @@ static bool score(llama_model *model, llama_state *state, kv_cache *cache, const
     return isfinite(*nll) ? true : fail("the model's output is not finite; some weights may not be");
 }
 
+static void report_weights(const llama_model *model)
+{
+    printf("weights: %llu tensors dense", (unsigned long long)model->dense);
+    if (model->quantized)
+        printf(", %llu quantized: %llu bytes, %.4f bits an element", (unsigned long long)model->quantized,
+                (unsigned long long)model->bytes, 8.0 * (double)model->bytes / (double)model->elements);
+    putchar('\n');
+}
+
 static void report_cache(const options *o, const kv_cache *cache, double exact, double nll)
 {
     const double plain = 2.0 * cache->layers * cache->width * sizeof(float);
@@ -190,8 +199,8 @@ static void report_cache(const options *o, const kv_cache *cache, double exact, 
         return;
     }
     const double bytes = (double)cache->code_bytes / (double)cache->code_positions;
-    printf("kv-cache: %s, %g bits, blocks of %u: %.1f bytes a token instead of %.0f (%.2f x smaller), and %llu bytes once\n",
-           qem_method_name(o->cache.method), o->cache.bits, o->cache.block, bytes, plain, plain / bytes,
+    printf("kv-cache: %s, %g bits, blocks of %u: ", qem_method_name(o->cache.method), o->cache.bits, o->cache.block);
+    printf("%.1f bytes a token instead of %.0f (%.2f x smaller), and %llu bytes once\n", bytes, plain, plain / bytes,
            (unsigned long long)cache->fitted_bytes);
     printf("nll with exact cache: %.6f  change: %+.6f\n", exact, nll - exact);
 }
@@ -205,6 +214,7 @@ static bool score_with(llama_model *model, llama_state *state, const options *o,
     bool done = cache_create(model->engine.context, &model->config, &kind, (uint32_t)texts->cols, &cache) &&
                 score(model, state, &cache, texts, nll);
     if (done && quantize == (o->cache.bits > 0.0)) {
+        report_weights(model);
         printf("tokens: %llu predicted in %llu texts\n", (unsigned long long)(texts->rows * (texts->cols - 1)),
                (unsigned long long)texts->rows);
         printf("nll: %.6f  perplexity: %.5f\n", *nll, exp(*nll));
@@ -295,8 +305,8 @@ static bool feed(llama_model *model, llama_state *state, kv_cache *cache, const 
     return true;
 }
 
-static bool write_text(llama_model *model, llama_state *state, kv_cache *cache, const vocabulary *words, const uint32_t *prompt,
-                       uint32_t count, const options *o)
+static bool write_text(llama_model *model, llama_state *state, kv_cache *cache, const vocabulary *words,
+                       const uint32_t *prompt, uint32_t count, const options *o)
 {
     const float *logits = NULL;
     uint64_t seed = o->seed;
@@ -336,22 +346,14 @@ static bool generate(llama_model *model, const options *o)
 
 /* ---------------------------------------------------------------------------------------------------- main ------ */
 
-static void report_weights(const llama_model *model)
-{
-    fprintf(stderr, "weights: %llu tensors dense", (unsigned long long)model->dense);
-    if (model->quantized)
-        fprintf(stderr, ", %llu quantized: %llu bytes, %.4f bits an element", (unsigned long long)model->quantized,
-                (unsigned long long)model->bytes, 8.0 * (double)model->bytes / (double)model->elements);
-    fputc('\n', stderr);
-}
-
 static bool load(qem_context *context, const options *o, llama_model *model)
 {
     model_files files = { 0 };
     llama_config config;
     bool done = config_load(o->directory, &config);
     if (done && o->rope) config.interleaved = strcmp(o->rope, "interleaved") == 0;
-    done = done && files_open(context, o->directory, o->weights, o->dequantize, &files) && model_load(&files, &config, model);
+    done = done && files_open(context, o->directory, o->weights, o->dequantize, &files) &&
+           model_load(&files, &config, model);
     files_close(&files);
     return done;
 }
@@ -365,10 +367,7 @@ static bool run(const options *o)
     qem_status status = qem_context_create(&params, &context);
     if (status != QEM_OK) return fail_library(NULL, status, "context");
     bool done = load(context, o, &model);
-    if (done) {
-        report_weights(&model);
-        done = strcmp(o->command, "perplexity") == 0 ? perplexity(&model, o) : generate(&model, o);
-    }
+    if (done) done = strcmp(o->command, "perplexity") == 0 ? perplexity(&model, o) : generate(&model, o);
     model_free(&model);
     qem_context_destroy(&context);
     return done;

@@ -87,16 +87,16 @@ static void fill_rotations(const llama_config *c, uint32_t positions, llama_stat
 bool state_create(const llama_config *c, uint32_t positions, llama_state *state)
 {
     const size_t all = (size_t)c->heads * c->head_dim, kv = (size_t)c->kv_heads * c->head_dim;
-    const size_t rotations = (size_t)positions * (c->head_dim / 2);
+    const size_t hidden = c->hidden, inner = c->inner, rotations = (size_t)positions * (c->head_dim / 2);
     *state = (llama_state){ 0 };
     struct {
         float **array;
         size_t count;
     } arrays[] = {
-        { &state->x, CHUNK * c->hidden },     { &state->normed, CHUNK * c->hidden }, { &state->q, CHUNK * all },
-        { &state->k, CHUNK * kv },            { &state->v, CHUNK * kv },             { &state->mixed, CHUNK * all },
-        { &state->gate, CHUNK * c->inner },   { &state->up, CHUNK * c->inner },      { &state->scores, positions },
-        { &state->cosine, rotations },        { &state->sine, rotations },           { &state->logits, (size_t)CHUNK * c->vocab },
+        { &state->x, CHUNK * hidden },   { &state->normed, CHUNK * hidden }, { &state->q, CHUNK * all },
+        { &state->k, CHUNK * kv },       { &state->v, CHUNK * kv },          { &state->mixed, CHUNK * all },
+        { &state->gate, CHUNK * inner }, { &state->up, CHUNK * inner },      { &state->scores, positions },
+        { &state->cosine, rotations },   { &state->sine, rotations },        { &state->logits, CHUNK * (size_t)c->vocab },
     };
     size_t total = 0, used = 0;
     for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) total += arrays[i].count;
@@ -130,12 +130,14 @@ static void rms_norm(const float *x, const float *scale, float epsilon, uint32_t
 }
 
 /* Turns the pairs of every head of `count` positions from `first` on. */
-static void rotate(const llama_config *c, const llama_state *state, uint32_t heads, uint32_t first, uint32_t count, float *rows)
+static void rotate(const llama_config *c, const llama_state *state, uint32_t heads, uint32_t first, uint32_t count,
+                   float *rows)
 {
     const uint32_t pairs = c->head_dim / 2;
     const uint32_t step = c->interleaved ? 2 : 1, apart = c->interleaved ? 1 : pairs;
     for (uint32_t n = 0; n < count; n++) {
-        const float *cosine = state->cosine + (size_t)(first + n) * pairs, *sine = state->sine + (size_t)(first + n) * pairs;
+        const size_t position = first + n;
+        const float *cosine = state->cosine + position * pairs, *sine = state->sine + position * pairs;
         for (uint32_t h = 0; h < heads; h++, rows += c->head_dim)
             for (uint32_t i = 0; i < pairs; i++) {
                 float *a = rows + i * step, *b = a + apart, old = *a;

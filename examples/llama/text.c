@@ -40,7 +40,8 @@ static bool add_piece(vocabulary *words, uint32_t index, const json_node *piece,
 {
     if (piece->kind != JSON_STRING) return fail("%s: piece %u is not a text", words->document.path, index);
     if (!(id >= 0.0 && id < words->size) || id != (double)(uint32_t)id)
-        return fail("%s: piece %u: its number is not below the vocabulary's size %u", words->document.path, index, words->size);
+        return fail("%s: piece %u: its number is not below the vocabulary's size %u", words->document.path, index,
+                    words->size);
     vocabulary_entry *entry = &words->pieces[(uint32_t)id];
     if (entry->text) return fail("%s: piece %u: its number %u is there twice", words->document.path, index, (uint32_t)id);
     *entry = (vocabulary_entry){ piece->text, piece->length, (uint32_t)id };
@@ -173,7 +174,8 @@ bool vocabulary_encode(const vocabulary *words, const char *text, uint32_t most,
 {
     size_t length = strlen(text);
     *count = 0;
-    if (length > 16 * (size_t)most) return fail("the prompt's %zu bytes are more than a context of %u tokens", length, most);
+    if (length > 16 * (size_t)most)
+        return fail("the prompt's %zu bytes are more than a context of %u tokens", length, most);
     char *spaced = allocate(length + 2, 1), *buffer = allocate(words->longest + 1, 1);
     uint32_t *pairs = allocate(length + 1, sizeof *pairs);
     *tokens = allocate(length + 1, sizeof **tokens);
@@ -196,7 +198,8 @@ const char *vocabulary_decode(const vocabulary *words, uint32_t token, char *buf
     unsigned byte;
     const vocabulary_entry *entry = &words->pieces[token];
     *length = entry->text ? entry->length : 0;
-    if (*length != 6 || memcmp(entry->text, "<0x", 3) != 0 || sscanf(entry->text, "<0x%2X>", &byte) != 1) return entry->text;
+    if (*length != 6 || memcmp(entry->text, "<0x", 3) != 0 || sscanf(entry->text, "<0x%2X>", &byte) != 1)
+        return entry->text;
     buffer[0] = (char)byte;
     *length = 1;
     return buffer;

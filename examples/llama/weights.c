@@ -151,10 +151,10 @@ static float *load_dense(model_files *files, uint32_t file, const char *name, ui
     bool fits = rows ? tensor.rank == 2 && tensor.shape[0] == rows && tensor.shape[1] == cols :
                        tensor.rank == 1 && tensor.shape[0] == cols;
     if (!fits) {
-        char wanted[64];
-        snprintf(wanted, sizeof wanted, rows ? "%llu x %llu" : "%.0llu%llu", (unsigned long long)rows, (unsigned long long)cols);
-        fail("%s: tensor '%s' has rank %u, first dimensions %llu, %llu; config.json makes it %s", path, name, tensor.rank,
-             (unsigned long long)tensor.shape[0], (unsigned long long)tensor.shape[1], wanted);
+        char wanted[32] = "";
+        if (rows) snprintf(wanted, sizeof wanted, "%llu x ", (unsigned long long)rows);
+        fail("%s: tensor '%s' has rank %u, first dimensions %llu, %llu; config.json makes it %s%llu", path, name, tensor.rank,
+             (unsigned long long)tensor.shape[0], (unsigned long long)tensor.shape[1], wanted, (unsigned long long)cols);
         return NULL;
     }
     float *out = allocate((rows ? rows : 1) * cols, sizeof *out);
