@@ -102,8 +102,8 @@ typedef struct model_files {
     qem_file **files;
     char **paths, **names; /* names: as in the index */
     uint32_t count;
-    uint64_t quantized, dense; /* matrices loaded so far */
-    uint64_t elements, bytes;  /* of the quantized ones */
+    uint64_t dense, quantized, decoded; /* tensors loaded so far; decoded: quantized ones that are floats now */
+    uint64_t elements, bytes;           /* of the quantized ones */
 } model_files;
 
 /* What products need beside the weights; workspace grows as needed. */
@@ -163,8 +163,8 @@ void cache_restart(kv_cache *cache);
 uint32_t cache_room(const kv_cache *cache);
 /* Puts `count` rows behind the last position of a stream. */
 void cache_put(kv_cache *cache, uint32_t stream, const float *rows, uint32_t count);
-/* All rows of a stream with the `count` last put, or NULL; valid until the next call for a stream of the same kind. Those of
- * a quantized cache are a copy that may be changed. */
+/* All rows of a stream with the `count` last put, or NULL; valid until the next call for keys (or values). Those of a
+ * quantized cache are a copy that may be changed. */
 float *cache_rows(kv_cache *cache, uint32_t stream, uint32_t count);
 /* The rows put last belong to the text now; a block that is full is quantized. */
 bool cache_advance(kv_cache *cache, uint32_t count);
@@ -184,7 +184,7 @@ typedef struct llama_model {
     weight embedding, output; /* output: not there if tied */
     float *norm;
     llama_layer *layers;
-    uint64_t quantized, dense, elements, bytes; /* as in model_files */
+    uint64_t quantized, decoded, dense, elements, bytes; /* as in model_files */
 } llama_model;
 
 /* Activations of up to CHUNK positions, and the rotations of all. */

@@ -187,7 +187,8 @@ static void report_weights(const llama_model *model)
     printf("weights: %llu tensors dense", (unsigned long long)model->dense);
     if (model->quantized)
         printf(", %llu quantized: %llu bytes, %.4f bits an element", (unsigned long long)model->quantized,
-                (unsigned long long)model->bytes, 8.0 * (double)model->bytes / (double)model->elements);
+               (unsigned long long)model->bytes, 8.0 * (double)model->bytes / (double)model->elements);
+    if (model->decoded) printf(", %llu decoded", (unsigned long long)model->decoded);
     putchar('\n');
 }
 

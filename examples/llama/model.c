@@ -49,7 +49,7 @@ bool model_load(model_files *files, const llama_config *config, llama_model *mod
 {
     *model = (llama_model){ .engine = { .context = files->context }, .config = *config };
     if (!load_tensors(files, model)) return false;
-    model->quantized = files->quantized, model->dense = files->dense;
+    model->quantized = files->quantized, model->decoded = files->decoded, model->dense = files->dense;
     model->elements = files->elements, model->bytes = files->bytes;
     return true;
 }
@@ -150,7 +150,8 @@ static void rotate(const llama_config *c, const llama_state *state, uint32_t hea
 static void softmax(float *scores, uint32_t count)
 {
     float greatest = -INFINITY, sum = 0.0f;
-    for (uint32_t i = 0; i < count; i++) greatest = fmaxf(greatest, scores[i]);
+    for (uint32_t i = 0; i < count; i++)
+        if (scores[i] > greatest) greatest = scores[i];
     for (uint32_t i = 0; i < count; i++) sum += scores[i] = expf(scores[i] - greatest);
     for (uint32_t i = 0; i < count; i++) scores[i] /= sum;
 }

@@ -153,8 +153,9 @@ static float *load_dense(model_files *files, uint32_t file, const char *name, ui
     if (!fits) {
         char wanted[32] = "";
         if (rows) snprintf(wanted, sizeof wanted, "%llu x ", (unsigned long long)rows);
-        fail("%s: tensor '%s' has rank %u, first dimensions %llu, %llu; config.json makes it %s%llu", path, name, tensor.rank,
-             (unsigned long long)tensor.shape[0], (unsigned long long)tensor.shape[1], wanted, (unsigned long long)cols);
+        fail("%s: tensor '%s' has rank %u, first dimensions %llu, %llu; config.json makes it %s%llu", path, name,
+             tensor.rank, (unsigned long long)tensor.shape[0], (unsigned long long)tensor.shape[1], wanted,
+             (unsigned long long)cols);
         return NULL;
     }
     float *out = allocate((rows ? rows : 1) * cols, sizeof *out);
@@ -176,6 +177,7 @@ static bool decode(model_files *files, weight *matrix, const char *where)
     if (!matrix->dense) return false;
     qem_status status = qem_dequantize(files->context, matrix->codes, 0, matrix->rows, QEM_DTYPE_F32, matrix->dense, 0);
     qem_artifact_destroy(&matrix->codes);
+    files->decoded++;
     return status == QEM_OK ? true : fail_library(files->context, status, where);
 }
 
