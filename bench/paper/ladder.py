@@ -49,7 +49,7 @@ def best_type(types, rate):
 def one_rate(lab, options, name, path, types, rate):
     best = best_type(types, rate)
     row = {"file": name, "rate": rate, "status": "ok", "method": options.ladder_method, "bits": None, "mse": None,
-           "picked": None, "best_type": best["type"], "ratio_best": None, "same_bits": None, "quantize_seconds": None}
+           "picked": None, "best_type": best["type"], "ratio_best": None, "same_bits": None}
     arguments = ["--method", options.ladder_method, "--bits", rate]
     if options.effort is not None:
         arguments += ["--effort", options.effort]
@@ -61,7 +61,7 @@ def one_rate(lab, options, name, path, types, rate):
         lab.fail(f"{name} at {rate} bits", str(why))
         return {**row, "status": "failed"}
     same = [f"{each['type']} {report['mse'] / each['mse']:.3f}" for each in types if each["bits_per_element"] == rate]
-    row.update(bits=report["bits_per_element"], mse=report["mse"], quantize_seconds=report["quantize_seconds"],
+    row.update(bits=report["bits_per_element"], mse=report["mse"],
                ratio_best=report["mse"] / best["mse"], same_bits="; ".join(same),
                picked=(report.get("recipe") or {}).get("method", report["method"]))
     return row
@@ -90,16 +90,18 @@ def run(lab, options, sets, missing):
 
 
 def by_rate(rows):
-    """-> for each rate: geometric mean, the worst file, the target, files that lose. A file without a result is a loss."""
+    """-> for each rate: geometric mean, the worst file, the target, files that lose. A file without a result is a loss; one
+    that comes back without any error has no place in a geometric mean."""
     for rate in sorted({row["rate"] for row in rows}):
         mine = tables.where(rows, rate=rate)
         there = [row for row in mine if row["status"] == "ok"]
-        mean = statistics.geometric_mean(row["ratio_best"] for row in there) if there else None
+        ratios = [row["ratio_best"] for row in there if row["ratio_best"] > 0]
+        mean = statistics.geometric_mean(ratios) if ratios else None
         target = TARGETS.get(rate)
         losses = [row["file"] for row in mine if row["status"] != "ok" or row["ratio_best"] > 1]
         met = None if target is None or mean is None else mean <= target and len(there) == len(mine)
         worst = max(there, key=lambda row: row["ratio_best"], default=None)
-        yield {"rate": rate, "files": len(there), "of": len(mine), "mean": mean, "target": target, "met": met,
+        yield {"rate": rate, "files": len(there), "of": len(mine), "exact": len(there) - len(ratios), "mean": mean, "target": target, "met": met,
                "losses": losses, "worst": worst}
 
 
@@ -111,7 +113,8 @@ def table(rows):
         mean = "-" if line["mean"] is None else f"{line['mean']:.3f}"
         worst = "-" if line["worst"] is None else f"{line['worst']['file']} {line['worst']['ratio_best']:.2f}"
         target = "" if line["target"] is None else f"{line['target']:.2f}"
-        yield (f"| {line['rate']} | {line['files']} of {line['of']} | {mean} | {target} | {verdict} | {worst} | "
+        exact = f", {line['exact']} without error" if line["exact"] else ""
+        yield (f"| {line['rate']} | {line['files']} of {line['of']}{exact} | {mean} | {target} | {verdict} | {worst} | "
                f"{', '.join(line['losses']) or 'none'} |")
 
 

@@ -387,6 +387,14 @@ class Ladder(unittest.TestCase):
         (line,) = ladder.by_rate([rows[0], {**row, "file": "c", "status": "infeasible", "ratio_best": None}])
         self.assertEqual((line["mean"], line["met"], line["losses"]), (0.25, False, ["c"]))
 
+    def test_no_error_at_all(self):
+        rows = [{"file": name, "rate": 8.5, "status": "ok", "ratio_best": ratio} for name, ratio in (("a", 0.25), ("b", 0.0))]
+        (line,) = ladder.by_rate(rows)
+        self.assertEqual((line["mean"], line["exact"], line["met"], line["losses"]), (0.25, 1, True, []))
+        self.assertIn("| 2 of 2, 1 without error |", list(ladder.table(rows))[2])
+        (line,) = ladder.by_rate(rows[1:])
+        self.assertEqual((line["mean"], line["met"]), (None, None))
+
     def test_figures_of_ggml(self):
         known = ladder.types_of_ggml()
         self.assertEqual({row["bits_per_element"] for row in known["gist_24k"]}, set(ladder.TARGETS))
