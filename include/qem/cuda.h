@@ -85,7 +85,7 @@ QEM_API qem_status qem_device_artifact_query(const qem_device_artifact *artifact
 
 /*
  * Bytes of device scratch that qem_cuda_dequantize wants for `rows` rows: 0 unless the artifact has rotations (opq, lopq), then
- * 4*rows*cols, twice that where layers lie before a rotated one; decode fewer rows at once for less. 0 on NULL, UINT64_MAX if
+ * 4*rows*cols, twice that where there are several layers; decode fewer rows at once for less. 0 on NULL, UINT64_MAX if
  * the number does not fit. Never less for more rows. Any thread.
  */
 QEM_API uint64_t qem_cuda_dequantize_workspace_size(const qem_device_artifact *artifact, uint64_t rows);
