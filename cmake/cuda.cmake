@@ -8,7 +8,7 @@ set_property(CACHE QEM_CUDA PROPERTY STRINGS AUTO ON OFF)
 if(CMAKE_BUILD_TYPE STREQUAL "Release")
   set(QEM_CUDA_ARCHITECTURES "75;80;90;120" CACHE STRING "Compute capabilities that kernels are compiled for")
 else()
-  set(QEM_CUDA_ARCHITECTURES "90" CACHE STRING "Compute capabilities that kernels are compiled for")
+  set(QEM_CUDA_ARCHITECTURES "75" CACHE STRING "Compute capabilities that kernels are compiled for")
 endif()
 
 set(QEM_NVCC "")

@@ -203,14 +203,15 @@ __global__ void bit_functions(uint64_t *out)
     out[5] = __brev(0x00000006u);
     out[6] = (uint64_t)__clz(1) * 10000 + __ffs(8) * 100 + __popc(0xf0f0u);
     out[7] = __umulhi(0x80000000u, 6u);
+    out[8] = __umul64hi(0x8000000000000001u, 6u);
 }
 
 TEST_F(Runner, BitFunctions)
 {
-    Device<uint64_t> out(8);
+    Device<uint64_t> out(9);
     ASSERT_EQ(QEM_LAUNCH(bit_functions, 1, 1, 0, nullptr, out.get()), cudaSuccess);
     EXPECT_EQ(out.read(), (std::vector<uint64_t>{0xffff0480u, 0x81800480u, 0x789abcdeu, 0x23456789u, 0x01234567u, 0x60000000u,
-                                                 31 * 10000 + 4 * 100 + 8, 3u}));
+                                                 31 * 10000 + 4 * 100 + 8, 3u, 3u}));
 }
 
 __global__ void conversions(const uint32_t *in, unsigned n, uint32_t *out)

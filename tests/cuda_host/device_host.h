@@ -173,27 +173,6 @@ template <typename T> T atomicAdd(T *at, typename qem_as_is<T>::type value)
     return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
 }
 template <typename T> T atomicOr(T *at, typename qem_as_is<T>::type v) { return __atomic_fetch_or(at, v, __ATOMIC_RELAXED); }
-template <typename T> T atomicAnd(T *at, typename qem_as_is<T>::type v) { return __atomic_fetch_and(at, v, __ATOMIC_RELAXED); }
-template <typename T> T atomicExch(T *at, typename qem_as_is<T>::type v) { return __atomic_exchange_n(at, v, __ATOMIC_RELAXED); }
-template <typename T> T atomicCAS(T *at, typename qem_as_is<T>::type expected, typename qem_as_is<T>::type value)
-{
-    __atomic_compare_exchange_n(at, &expected, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
-    return expected;
-}
-template <typename T> T atomicMax(T *at, typename qem_as_is<T>::type value)
-{
-    T old = __atomic_load_n(at, __ATOMIC_RELAXED);
-    while (old < value && !__atomic_compare_exchange_n(at, &old, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-    }
-    return old;
-}
-template <typename T> T atomicMin(T *at, typename qem_as_is<T>::type value)
-{
-    T old = __atomic_load_n(at, __ATOMIC_RELAXED);
-    while (value < old && !__atomic_compare_exchange_n(at, &old, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-    }
-    return old;
-}
 
 /* --- bits and arithmetic --- */
 
@@ -210,11 +189,8 @@ inline int __float_as_int(float x) { return qem_bits<int>(x); }
 inline float __uint_as_float(unsigned x) { return qem_bits<float>(x); }
 inline float __int_as_float(int x) { return qem_bits<float>(x); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
-inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
-inline int __clzll(long long x) { return x ? __builtin_clzll((unsigned long long)x) : 64; }
 inline int __ffs(int x) { return __builtin_ffs(x); }
-inline int __ffsll(long long x) { return __builtin_ffsll(x); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)(((uint64_t)a * b) >> 32); }
 inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
 {
@@ -229,7 +205,7 @@ inline unsigned __brev(unsigned x)
     return result;
 }
 
-/* The high (l) or low (r) word of hi:lo shifted by the low five bits of `by`; the clamped ones stop at 32. */
+/* The high (l) or low (r) word of hi:lo shifted by the low five bits of `by`; the clamped one stops at 32. */
 inline unsigned __funnelshift_l(unsigned lo, unsigned hi, unsigned by)
 {
     return (unsigned)(((((uint64_t)hi << 32) | lo) << (by & 31)) >> 32);
@@ -237,10 +213,6 @@ inline unsigned __funnelshift_l(unsigned lo, unsigned hi, unsigned by)
 inline unsigned __funnelshift_r(unsigned lo, unsigned hi, unsigned by)
 {
     return (unsigned)((((uint64_t)hi << 32) | lo) >> (by & 31));
-}
-inline unsigned __funnelshift_lc(unsigned lo, unsigned hi, unsigned by)
-{
-    return by >= 32 ? lo : __funnelshift_l(lo, hi, by);
 }
 inline unsigned __funnelshift_rc(unsigned lo, unsigned hi, unsigned by)
 {
@@ -268,8 +240,5 @@ inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __fsqrt_rn(float a) { return std::sqrt(a); }
-inline float __int2float_rn(int x) { return (float)x; }
-inline float __uint2float_rn(unsigned x) { return (float)x; }
-inline int __float2int_rn(float x) { return (int)std::nearbyint(x); }
 
 #endif

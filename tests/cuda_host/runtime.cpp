@@ -204,7 +204,7 @@ cudaError_t cudaPeekAtLastError()
     return last_error;
 }
 
-const char *cudaGetErrorName(cudaError_t error)
+const char *cudaGetErrorString(cudaError_t error)
 {
     switch (error) {
     case cudaSuccess: return "cudaSuccess";
@@ -221,11 +221,6 @@ const char *cudaGetErrorName(cudaError_t error)
     case cudaErrorStreamCaptureImplicit: return "cudaErrorStreamCaptureImplicit";
     default: return "another CUDA error";
     }
-}
-
-const char *cudaGetErrorString(cudaError_t error)
-{
-    return cudaGetErrorName(error);
 }
 
 cudaError_t cudaGetDeviceCount(int *count)
@@ -266,18 +261,6 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
     case cudaDevAttrMaxThreadsPerBlock: *value = 1024; break;
     case cudaDevAttrWarpSize: *value = 32; break;
     default: fail("cudaDeviceGetAttribute: attribute " + std::to_string(attribute) + " is not modelled");
-    }
-    return cudaSuccess;
-}
-
-cudaError_t cudaMemGetInfo(size_t *available, size_t *total)
-{
-    const Call call("cudaMemGetInfo");
-    if (call.error) return call.error;
-    *total = the_machine.memory;
-    *available = the_machine.memory;
-    for (const auto &[address, m] : memory) {
-        if (m.type == cudaMemoryTypeDevice && m.device == current_device) *available -= m.bytes;
     }
     return cudaSuccess;
 }
