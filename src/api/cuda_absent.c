@@ -1,7 +1,7 @@
 /* The functions of qem/cuda.h in a build without CUDA. */
 #include <qem/cuda.h>
 
-#include "api.h"
+#include "../core/context.h"
 
 static qem_status absent(qem_context *context)
 {

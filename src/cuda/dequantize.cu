@@ -1,4 +1,5 @@
 /* Decoding on the device: checks, and which kernels are enqueued. Nothing here allocates, waits, or asks the device. */
+#include "chunks.cuh"
 #include "runtime.cuh"
 
 #define MOST_ELEMENTS ((uint64_t)1 << 56)
@@ -99,6 +100,9 @@ static cudaError_t add_layers(const job &job, const qem_cuda_segment &segment, u
 static cudaError_t decode_segment(const job &job, const qem_cuda_segment &segment, const qem_cuda_rows &rows)
 {
     const uint32_t layers = job.artifact->layer_count;
+    int taken;
+    const cudaError_t error = qem_cuda_decode_fast(job.artifact, segment, rows, job.stream, &taken);
+    if (taken) return error;
     float *const sum = job.workspace ? job.workspace + (job.row_end - job.row_begin) * rows.cols : NULL;
     for (uint32_t first = 0, last; first < layers; first = last) {
         last = first + 1;

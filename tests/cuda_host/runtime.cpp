@@ -259,6 +259,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = (int)the_machine.shared_at_most; break;
     case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = (int)the_machine.shared_at_most; break;
     case cudaDevAttrMaxThreadsPerBlock: *value = 1024; break;
+    case cudaDevAttrMaxThreadsPerMultiProcessor: *value = 1024; break;
     case cudaDevAttrWarpSize: *value = 32; break;
     default: fail("cudaDeviceGetAttribute: attribute " + std::to_string(attribute) + " is not modelled");
     }
