@@ -12,29 +12,50 @@
 
 #define QEM_CHUNK_THREADS 256
 
+#define QEM_CHUNK_TILE 1024 /* chunks of a tile at most */
+
 /* Where the chunks go. */
 struct qem_cuda_chunks {
     unsigned char *out;
     uint64_t count;
-    uint64_t per_row;
-    uint64_t reciprocal; /* of per_row (qem_cuda_reciprocal); count * per_row < 2^64 makes it exact */
-    uint64_t pitch;      /* bytes from row to row */
-    uint32_t contiguous; /* rows follow each other without a gap */
+    uint64_t reciprocal;  /* of per_row (qem_cuda_reciprocal); count * per_row < 2^64 makes it exact */
+    uint64_t pitch;       /* bytes from row to row */
+    uint32_t per_row;     /* below 2^31 */
+    uint32_t tile_reciprocal; /* for chunks of a tile: 2^31 / per_row rounded up; 0: a tile touches two rows at most */
+    uint32_t contiguous;  /* rows follow each other without a gap */
 };
 
-__device__ __forceinline__ uint64_t qem_chunk_row(const qem_cuda_chunks &to, uint64_t chunk)
+/* A tile of chunks; which row its first one is in, and which of that row. */
+struct qem_cuda_tile {
+    unsigned char *out;   /* the first chunk's place, where rows are contiguous */
+    uint64_t row;
+    uint32_t chunk, left; /* left: chunks of the tile that there are */
+};
+
+__device__ __forceinline__ qem_cuda_tile qem_tile_at(const qem_cuda_chunks &to, uint64_t first)
 {
-    return to.reciprocal ? __umul64hi(chunk, to.reciprocal) : chunk;
+    const uint64_t row = to.reciprocal ? __umul64hi(first, to.reciprocal) : first, left = to.count - first;
+    const qem_cuda_tile tile = { to.out + first * 16, row, (uint32_t)(first - row * to.per_row),
+                                 left < QEM_CHUNK_TILE ? (uint32_t)left : QEM_CHUNK_TILE };
+    return tile;
 }
 
-__device__ __forceinline__ void qem_store_chunk(const qem_cuda_chunks &to, uint64_t chunk, uint4 value)
+/* Chunk `local` of the tile: the rows after the tile's first, and which chunk of that row. */
+__device__ __forceinline__ uint2 qem_chunk_place(const qem_cuda_chunks &to, const qem_cuda_tile &tile, uint32_t local)
 {
-    uint64_t at = chunk * 16;
+    const uint32_t chunk = tile.chunk + local;
+    const uint32_t rows = to.tile_reciprocal ? __umulhi(2 * chunk + 1, to.tile_reciprocal) : chunk >= to.per_row;
+    return make_uint2(rows, chunk - rows * to.per_row);
+}
+
+__device__ __forceinline__ void qem_store_chunk(const qem_cuda_chunks &to, const qem_cuda_tile &tile, uint32_t local, uint4 value)
+{
+    unsigned char *out = tile.out + local * 16u;
     if (!to.contiguous) {
-        const uint64_t row = qem_chunk_row(to, chunk);
-        at = row * to.pitch + (chunk - row * to.per_row) * 16;
+        const uint2 place = qem_chunk_place(to, tile, local);
+        out = to.out + (tile.row + place.x) * to.pitch + place.y * 16ull;
     }
-    qem_store_once((uint4 *)(to.out + at), value);
+    qem_store_once((uint4 *)out, value);
 }
 
 /* ---- codes of a tile in shared memory ---- */

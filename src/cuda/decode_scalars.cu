@@ -8,18 +8,25 @@
  */
 #include "chunks.cuh"
 
-#define FOUR_PER_THREAD 4
-#define TILE 1024
+#include <string.h>
+
+#define PER_THREAD 4
+#define TILE (PER_THREAD * QEM_CHUNK_THREADS)
+
+static_assert(TILE <= QEM_CHUNK_TILE, "what places of chunks are made for");
 
 /* The steps by chunks; a chunk lies within a unit of the first. */
 struct scalar_steps {
-    const float *scale, *mean;         /* of the first step */
+    const float *scale, *mean;    /* of the first step */
     uint32_t has_first;
-    uint64_t row, units_per_row;       /* of the artifact; 0 units: one for the tensor */
-    uint64_t unit_reciprocal;          /* of the chunks of a unit */
-    uint32_t whole_rows;               /* a unit is a row */
-    const float4 *column_scale, *column_mean;
+    uint32_t units_per_row;       /* 0: one unit for the tensor */
+    uint64_t row;                 /* of the artifact, that the launch begins with */
+    uint64_t unit_reciprocal;     /* of the chunks of a unit */
+    uint32_t unit_shift;          /* of them, where they are a power of two, or 32: the unit is a row; else 64 */
+    uint32_t flat, flat_shift;    /* rows are whole units of 1 << flat_shift chunks: chunks are counted on from row to row */
+    uint64_t flat_first;          /* chunks before the launch's first row */
     uint32_t has_columns;
+    const float4 *column_scale, *column_mean;
 };
 
 template <qem_dtype TYPE> struct chunk_type {
@@ -33,13 +40,17 @@ template <qem_dtype TYPE> __device__ __forceinline__ uint32_t pair_of(float low,
 template <> __device__ __forceinline__ uint32_t pair_of<QEM_DTYPE_F16>(float low, float high)
 {
     const __half2 pair = __floats2half2_rn(low, high);
-    return (uint32_t)__half_as_ushort(__low2half(pair)) | (uint32_t)__half_as_ushort(__high2half(pair)) << 16;
+    uint32_t bits;
+    memcpy(&bits, &pair, sizeof bits);
+    return bits;
 }
 
 template <> __device__ __forceinline__ uint32_t pair_of<QEM_DTYPE_BF16>(float low, float high)
 {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return (uint32_t)__bfloat16_as_ushort(__low2bfloat16(pair)) | (uint32_t)__bfloat16_as_ushort(__high2bfloat16(pair)) << 16;
+    uint32_t bits;
+    memcpy(&bits, &pair, sizeof bits);
+    return bits;
 }
 
 template <> __device__ __forceinline__ uint32_t pair_of<QEM_DTYPE_F32>(float low, float)
@@ -58,24 +69,25 @@ template <qem_dtype TYPE> __device__ __forceinline__ uint4 round_chunk(const flo
 
 /* ---- steps ---- */
 
+/* place: rows after that of the tile, whose first unit is `unit`, and the chunk of the row. */
 template <int ELEMENTS>
-__device__ __forceinline__ void apply_first(const scalar_steps &steps, uint64_t row, uint64_t chunk_of_row, float (&x)[ELEMENTS])
+__device__ __forceinline__ void apply_first(const scalar_steps &steps, uint64_t unit, uint2 place, float (&x)[ELEMENTS])
 {
-    uint64_t unit = 0;
-    if (steps.units_per_row)
-        unit = (steps.row + row) * steps.units_per_row +
-               (steps.unit_reciprocal ? __umul64hi(chunk_of_row, steps.unit_reciprocal) : steps.whole_rows ? 0 : chunk_of_row);
+    const uint32_t of_row = steps.unit_shift < 32   ? place.y >> steps.unit_shift
+                            : steps.unit_shift > 32 ? (uint32_t)__umul64hi(place.y, steps.unit_reciprocal)
+                                                    : 0;
+    unit += place.x * steps.units_per_row + of_row;
     const float scale = steps.scale ? __ldg(steps.scale + unit) : 1.0f, mean = steps.mean ? __ldg(steps.mean + unit) : 0.0f;
 #pragma unroll
     for (int e = 0; e < ELEMENTS; e++) x[e] = fmaf(x[e], scale, mean);
 }
 
 template <int ELEMENTS>
-__device__ __forceinline__ void apply_columns(const scalar_steps &steps, uint64_t chunk_of_row, float (&x)[ELEMENTS])
+__device__ __forceinline__ void apply_columns(const scalar_steps &steps, uint32_t chunk_of_row, float (&x)[ELEMENTS])
 {
 #pragma unroll
     for (int q = 0; q < ELEMENTS / 4; q++) {
-        const uint64_t at = chunk_of_row * (ELEMENTS / 4) + q;
+        const uint32_t at = chunk_of_row * (ELEMENTS / 4) + q;
         const float4 scale = steps.column_scale ? __ldg(steps.column_scale + at) : make_float4(1.0f, 1.0f, 1.0f, 1.0f);
         const float4 mean = steps.column_mean ? __ldg(steps.column_mean + at) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         x[4 * q] = fmaf(x[4 * q], scale.x, mean.x);
@@ -85,16 +97,53 @@ __device__ __forceinline__ void apply_columns(const scalar_steps &steps, uint64_
     }
 }
 
-template <qem_dtype TYPE>
-__device__ __forceinline__ void finish_chunk(const scalar_steps &steps, const qem_cuda_chunks &to, uint64_t chunk,
-                                             float (&x)[chunk_type<TYPE>::elements])
+template <int ELEMENTS>
+__device__ __forceinline__ void apply_flat(const scalar_steps &steps, uint64_t unit, uint32_t local, float (&x)[ELEMENTS])
 {
-    if (steps.has_first || steps.has_columns) {
-        const uint64_t row = qem_chunk_row(to, chunk), chunk_of_row = chunk - row * to.per_row;
-        if (steps.has_first) apply_first(steps, row, chunk_of_row, x);
-        if (steps.has_columns) apply_columns(steps, chunk_of_row, x);
+    unit += local >> steps.flat_shift;
+    const float scale = steps.scale ? __ldg(steps.scale + unit) : 1.0f, mean = steps.mean ? __ldg(steps.mean + unit) : 0.0f;
+#pragma unroll
+    for (int e = 0; e < ELEMENTS; e++) x[e] = fmaf(x[e], scale, mean);
+}
+
+/* ---- a tile ---- */
+
+/* look(j, x) gives the levels of the thread's j-th chunk; all threads take part in all of them. STEPS, of tiles that are whole
+ * and contiguous: 0 none, 1 flat ones; else 2. */
+template <qem_dtype TYPE, int STEPS, typename Look>
+__device__ __forceinline__ void make_tile(const scalar_steps &steps, const qem_cuda_chunks &to, const qem_cuda_tile &tile,
+                                          uint64_t unit, Look look)
+{
+    uint4 *const out = (uint4 *)tile.out + threadIdx.x;
+#pragma unroll
+    for (int j = 0; j < PER_THREAD; j++) {
+        const uint32_t local = threadIdx.x + j * QEM_CHUNK_THREADS;
+        float x[chunk_type<TYPE>::elements];
+        look(j, x);
+        if (STEPS == 1) apply_flat(steps, unit, local, x);
+        if (STEPS < 2) {
+            qem_store_once(out + j * QEM_CHUNK_THREADS, round_chunk<TYPE>(x));
+            continue;
+        }
+        if (local >= tile.left) continue;
+        const uint2 place = qem_chunk_place(to, tile, local);
+        if (steps.has_first) apply_first(steps, unit, place, x);
+        if (steps.has_columns) apply_columns(steps, place.y, x);
+        qem_store_chunk(to, tile, local, round_chunk<TYPE>(x));
     }
-    qem_store_chunk(to, chunk, round_chunk<TYPE>(x));
+}
+
+template <qem_dtype TYPE, typename Look>
+__device__ __forceinline__ void make_tile(const scalar_steps &steps, const qem_cuda_chunks &to, uint64_t first,
+                                          const qem_cuda_tile &tile, Look look)
+{
+    const bool whole = to.contiguous && tile.left >= TILE && !steps.has_columns;
+    if (whole && !steps.has_first)
+        make_tile<TYPE, 0>(steps, to, tile, 0, look);
+    else if (whole && steps.flat)
+        make_tile<TYPE, 1>(steps, to, tile, steps.units_per_row ? (steps.flat_first + first) >> steps.flat_shift : 0, look);
+    else
+        make_tile<TYPE, 2>(steps, to, tile, (steps.row + tile.row) * steps.units_per_row, look);
 }
 
 /* ---- codes of 4 bits ---- */
@@ -107,24 +156,21 @@ static __global__ void __launch_bounds__(QEM_CHUNK_THREADS) scalars_of_four(cons
     constexpr int elements = chunk_type<TYPE>::elements;
     const uint32_t lane = threadIdx.x % 16;
     const float level = lane < k ? __ldg(levels + lane) : 0.0f;
-    for (uint64_t tile = blockIdx.x; tile * (FOUR_PER_THREAD * QEM_CHUNK_THREADS) < to.count; tile += gridDim.x) {
-        const uint64_t begin = tile * (FOUR_PER_THREAD * QEM_CHUNK_THREADS) + threadIdx.x;
-        uint32_t word[FOUR_PER_THREAD];
+    for (uint64_t tile = blockIdx.x; tile * TILE < to.count; tile += gridDim.x) {
+        const qem_cuda_tile at = qem_tile_at(to, tile * TILE);
+        const uint64_t begin = first + tile * TILE + threadIdx.x;
+        uint32_t word[PER_THREAD];
 #pragma unroll
-        for (int j = 0; j < FOUR_PER_THREAD; j++) {
-            const uint64_t chunk = begin + j * QEM_CHUNK_THREADS, at = first + chunk;
-            word[j] = 0;
-            if (chunk >= to.count) continue;
-            word[j] = elements == 8 ? qem_load_once(codes + at) : __ldg(codes + at / 2) >> (at % 2 * 16);
-        }
-#pragma unroll
-        for (int j = 0; j < FOUR_PER_THREAD; j++) {
+        for (int j = 0; j < PER_THREAD; j++) {
             const uint64_t chunk = begin + j * QEM_CHUNK_THREADS;
-            float x[elements];
+            word[j] = 0;
+            if (threadIdx.x + j * QEM_CHUNK_THREADS >= at.left) continue;
+            word[j] = elements == 8 ? qem_load_once(codes + chunk) : __ldg(codes + chunk / 2) >> (chunk % 2 * 16);
+        }
+        make_tile<TYPE>(steps, to, tile * TILE, at, [&](int j, float (&x)[elements]) {
 #pragma unroll
             for (int e = 0; e < elements; e++) x[e] = __shfl_sync(0xffffffffu, level, (int)(word[j] >> (4 * e)), 16);
-            if (chunk < to.count) finish_chunk<TYPE>(steps, to, chunk, x);
-        }
+        });
     }
 }
 
@@ -145,17 +191,13 @@ static __global__ void __launch_bounds__(QEM_CHUNK_THREADS) scalars_of_bits(qem_
         __syncthreads();
         for (uint32_t v = threadIdx.x; v < vectors; v += QEM_CHUNK_THREADS) staged[v] = qem_load_codes(from, tile, v);
         __syncthreads();
+        const qem_cuda_tile at = qem_tile_at(to, tile * TILE);
+        make_tile<TYPE>(steps, to, tile * TILE, at, [&](int j, float (&x)[elements]) {
+            const uint32_t local = j * QEM_CHUNK_THREADS + threadIdx.x, begin = from.phase + local * elements * bits;
 #pragma unroll
-        for (int j = 0; j < TILE / QEM_CHUNK_THREADS; j++) {
-            const uint32_t local = j * QEM_CHUNK_THREADS + threadIdx.x, first = from.phase + local * elements * bits;
-            const uint64_t chunk = tile * TILE + local;
-            float x[elements];
-            if (chunk >= to.count) break;
-#pragma unroll
-            for (int e = 0; e < elements; e++)
-                x[e] = table[qem_staged_code((const uint32_t *)staged, first + (uint32_t)e * bits, mask)];
-            finish_chunk<TYPE>(steps, to, chunk, x);
-        }
+            for (int e = 0; e < elements; e++) /* beyond the last chunk: what lies there, as an index below 256 */
+                x[e] = table[qem_staged_code((const uint32_t *)staged, begin + (uint32_t)e * bits, mask)];
+        });
     }
 }
 
@@ -180,7 +222,16 @@ int qem_cuda_takes_scalars(const qem_cuda_host_stage &stage, uint32_t elements)
     return !first || first->axis != QEM_AXIS_BLOCK || first->block % elements == 0;
 }
 
-static scalar_steps steps_of(const qem_cuda_stage &stage, uint64_t row, uint32_t elements)
+/* Units of 1 << shift chunks, of which rows are whole ones. */
+static void set_flat(scalar_steps *steps, uint64_t chunks, uint32_t per_row, uint64_t row)
+{
+    if (chunks & (chunks - 1) || per_row % chunks) return;
+    steps->flat = 1;
+    steps->flat_first = row * per_row;
+    while ((uint64_t)1 << steps->flat_shift < chunks) steps->flat_shift++;
+}
+
+static scalar_steps steps_of(const qem_cuda_stage &stage, uint64_t row, uint32_t elements, uint32_t per_row)
 {
     const qem_cuda_step *first, *columns;
     scalar_steps steps = scalar_steps();
@@ -190,11 +241,22 @@ static scalar_steps steps_of(const qem_cuda_stage &stage, uint64_t row, uint32_t
         steps.has_first = 1;
         steps.scale = first->scale;
         steps.mean = first->mean;
-        steps.whole_rows = first->axis == QEM_AXIS_ROW;
-        if (first->axis == QEM_AXIS_ROW) steps.units_per_row = 1;
+        steps.unit_shift = 32;
+        if (first->axis == QEM_AXIS_ROW) {
+            steps.units_per_row = 1;
+            set_flat(&steps, per_row, per_row, row);
+        }
+        if (first->axis == QEM_AXIS_TENSOR) { /* unit 0: no chunk of a tile has so many bits */
+            steps.flat = 1;
+            steps.flat_shift = 31;
+        }
         if (first->axis == QEM_AXIS_BLOCK) {
-            steps.units_per_row = first->units_per_row;
-            steps.unit_reciprocal = qem_cuda_reciprocal(first->block / elements);
+            const uint32_t chunks = first->block / elements;
+            steps.units_per_row = (uint32_t)first->units_per_row; /* at most the chunks of a row */
+            steps.unit_reciprocal = qem_cuda_reciprocal(chunks);
+            set_flat(&steps, chunks, per_row, row);
+            steps.unit_shift = chunks & (chunks - 1) ? 64 : 0;
+            while (steps.unit_shift < 32 && 1u << steps.unit_shift < chunks) steps.unit_shift++;
         }
     }
     if (columns) {
@@ -211,11 +273,10 @@ static cudaError_t launch(const qem_cuda_host_stage &stage, uint64_t row, const 
 {
     constexpr uint32_t elements = chunk_type<TYPE>::elements;
     const qem_cuda_stage &d = stage.on_device;
-    const scalar_steps steps = steps_of(d, row, elements);
+    const scalar_steps steps = steps_of(d, row, elements, to.per_row);
     const uint64_t stage_row = row - d.row_begin;
     if (d.code_bits == 4) {
-        const uint64_t tile = FOUR_PER_THREAD * QEM_CHUNK_THREADS;
-        const uint32_t blocks = qem_cuda_persistent(grid, (to.count - 1) / tile + 1);
+        const uint32_t blocks = qem_cuda_persistent(grid, (to.count - 1) / TILE + 1);
         return QEM_LAUNCH(scalars_of_four<TYPE>, dim3(blocks), dim3(QEM_CHUNK_THREADS), 0, stream, d.codes, stage_row * to.per_row, d.book,
                           (uint32_t)stage.k, steps, to);
     }

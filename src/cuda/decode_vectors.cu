@@ -7,7 +7,7 @@
  */
 #include "chunks.cuh"
 
-#define TILE 1024 /* chunks that a block of codes_of_bits() makes at once: a multiple of 128 codes whatever their number in a chunk */
+#define TILE QEM_CHUNK_TILE /* chunks that a block of codes_of_bits() makes at once: the codes are whole vectors, whatever their width */
 #define MOST_PARTS_SHIFT 3
 
 /* ---- entries ---- */
@@ -47,15 +47,15 @@ template <int WORDS> __device__ __forceinline__ entry_words<WORDS> fetch_entry(c
     return entry;
 }
 
-/* A chunk of CODES entries of BYTES bytes each (2, 4, 8, 16); code(i) is the i-th code, entry(at) reads at a byte offset. */
-template <int CODES, int BYTES, bool SHARED, typename Code>
-__device__ __forceinline__ uint4 chunk_of(const unsigned char *book, uint32_t stride, uint32_t part, Code code)
+/* A chunk of CODES entries of BYTES bytes each (2, 4, 8, 16); offset(i) is where the i-th lies in the codebook. */
+template <int CODES, int BYTES, bool SHARED, typename Offset>
+__device__ __forceinline__ uint4 chunk_of(const unsigned char *book, Offset offset)
 {
     constexpr int words = BYTES < 4 ? 1 : BYTES / 4;
     uint32_t chunk[4];
 #pragma unroll
     for (int i = 0; i < CODES; i++) {
-        const unsigned char *at = book + (size_t)code(i) * stride + part;
+        const unsigned char *at = book + offset(i);
         if (BYTES == 2) {
             const uint32_t half = SHARED ? *(const uint16_t *)at : __ldg((const uint16_t *)at);
             if (i % 2)
@@ -86,7 +86,13 @@ template <int CODES> struct chunk_codes {
             low = both.x, high = both.y;
         }
     }
-    __device__ __forceinline__ uint32_t operator()(int i) const { return (i < 4 ? low : high) >> (8 * (i % 4)) & 255u; }
+    /* Of the i-th code's entry in a table of entries of 1 << SHIFT bytes. */
+    template <int SHIFT> __device__ __forceinline__ uint32_t offset(int i) const
+    {
+        const uint32_t word = i < 4 ? low : high;
+        const int bit = 8 * (i % 4);
+        return (bit < SHIFT ? word << ((SHIFT - bit) & 31) : word >> ((bit - SHIFT) & 31)) & (255u << SHIFT);
+    }
 };
 
 template <int CODES> struct bytes_shape {
@@ -96,6 +102,14 @@ template <int CODES> struct bytes_shape {
 };
 
 template <int CODES, int BYTES>
+__device__ __forceinline__ uint4 chunk_of_bytes(const unsigned char *table, const unsigned char *at)
+{
+    constexpr int shift = BYTES == 16 ? 4 : BYTES == 8 ? 3 : BYTES == 4 ? 2 : 1;
+    const chunk_codes<CODES> codes(at);
+    return chunk_of<CODES, BYTES, true>(table, [&](int i) { return codes.template offset<shift>(i); });
+}
+
+template <int CODES, int BYTES>
 static __global__ void __launch_bounds__(QEM_CHUNK_THREADS) codes_of_bytes(qem_cuda_codes from, const uint4 *book, uint32_t book_vectors,
                                                            qem_cuda_chunks to)
 {
@@ -103,8 +117,9 @@ static __global__ void __launch_bounds__(QEM_CHUNK_THREADS) codes_of_bytes(qem_c
     static_assert(shape::vectors <= QEM_CHUNK_THREADS, "a thread loads at most one vector of a tile");
     QEM_DYNAMIC_SHARED(uint4, shared); /* 256 entries, then the vectors of a tile and one more */
     uint4 *const staged = shared + 256 * BYTES / 16;
-    const unsigned char *const codes = (const unsigned char *)staged + from.phase / 8, *const table = (const unsigned char *)shared;
     const uint32_t t = threadIdx.x;
+    const unsigned char *const table = (const unsigned char *)shared;
+    const unsigned char *const codes = (const unsigned char *)staged + from.phase / 8 + t * CODES; /* of the thread's first chunk */
     uint64_t tile = blockIdx.x;
     for (uint32_t v = t; v < book_vectors; v += QEM_CHUNK_THREADS) shared[v] = __ldg(book + v);
     uint4 next = make_uint4(0, 0, 0, 0), last = next; /* where rows begin within a vector, a tile takes one more */
@@ -117,12 +132,17 @@ static __global__ void __launch_bounds__(QEM_CHUNK_THREADS) codes_of_bytes(qem_c
         __syncthreads();
         if (t < shape::vectors) next = qem_load_codes(from, tile + gridDim.x, t);
         if (t == 0 && from.phase) last = qem_load_codes(from, tile + gridDim.x, shape::vectors);
+        if (to.contiguous && (tile + 1) * shape::chunks <= to.count) { /* most tiles: nothing to ask for each chunk */
+            uint4 *const out = (uint4 *)to.out + tile * shape::chunks + t;
 #pragma unroll
-        for (int j = 0; j < shape::per_thread; j++) {
-            const uint32_t local = j * QEM_CHUNK_THREADS + t;
-            const uint64_t chunk = tile * shape::chunks + local;
-            if (chunk >= to.count) break;
-            qem_store_chunk(to, chunk, chunk_of<CODES, BYTES, true>(table, BYTES, 0, chunk_codes<CODES>(codes + local * CODES)));
+            for (int j = 0; j < shape::per_thread; j++)
+                qem_store_once(out + j * QEM_CHUNK_THREADS,
+                               chunk_of_bytes<CODES, BYTES>(table, codes + j * QEM_CHUNK_THREADS * CODES));
+        } else {
+            const qem_cuda_tile at = qem_tile_at(to, tile * shape::chunks);
+#pragma unroll 1
+            for (uint32_t local = t; local < at.left && local < shape::chunks; local += QEM_CHUNK_THREADS)
+                qem_store_chunk(to, at, local, chunk_of_bytes<CODES, BYTES>(table, codes + (local - t) * CODES));
         }
     }
 }
@@ -146,14 +166,15 @@ static __global__ void __launch_bounds__(QEM_CHUNK_THREADS) codes_of_bits(qem_cu
         __syncthreads();
         for (uint32_t v = threadIdx.x; v < shape.vectors; v += QEM_CHUNK_THREADS) staged[v] = qem_load_codes(from, tile, v);
         __syncthreads();
+        const qem_cuda_tile at = qem_tile_at(to, tile * TILE);
 #pragma unroll
         for (int j = 0; j < TILE / QEM_CHUNK_THREADS; j++) {
             const uint32_t local = j * QEM_CHUNK_THREADS + threadIdx.x, part = local & ((1u << shape.parts_shift) - 1u);
             const uint32_t first = from.phase + (local >> shape.parts_shift) * CODES * shape.bits;
-            const uint64_t chunk = tile * TILE + local;
-            if (chunk >= to.count) break;
-            qem_store_chunk(to, chunk, chunk_of<CODES, BYTES, false>(book, shape.stride, part * 16, [&](int i) {
-                                return qem_staged_code(words, first + (uint32_t)i * shape.bits, shape.mask);
+            if (local >= at.left) break;
+            qem_store_chunk(to, at, local, chunk_of<CODES, BYTES, false>(book, [&](int i) {
+                                const uint32_t code = qem_staged_code(words, first + (uint32_t)i * shape.bits, shape.mask);
+                                return (size_t)code * shape.stride + part * 16;
                             }));
         }
     }

@@ -13,13 +13,17 @@ static int make_chunks(const qem_cuda_rows &rows, qem_cuda_chunks *to)
 {
     const uint64_t size = rows.dtype == QEM_DTYPE_F32 ? 4 : 2, elements = 16 / size;
     if ((uintptr_t)rows.out % 16 || rows.cols % elements || rows.row_stride % elements) return 0;
+    const uint64_t per_row = rows.cols / elements;
+    if (per_row >> 31) return 0;
     to->out = (unsigned char *)rows.out;
-    to->per_row = rows.cols / elements;
-    to->count = rows.rows * to->per_row;
-    to->reciprocal = qem_cuda_reciprocal(to->per_row);
+    to->per_row = (uint32_t)per_row;
+    to->count = rows.rows * per_row;
+    to->reciprocal = qem_cuda_reciprocal(per_row);
+    /* chunks are multiplied as 2 * chunk + 1, below 4 * QEM_CHUNK_TILE: exact, as 4 * QEM_CHUNK_TILE^2 < 2^31 */
+    to->tile_reciprocal = per_row >= QEM_CHUNK_TILE ? 0 : (uint32_t)((0x80000000u + per_row - 1) / per_row);
     to->pitch = rows.row_stride * size;
     to->contiguous = rows.row_stride == rows.cols;
-    return to->count <= UINT64_MAX / to->per_row;
+    return to->count <= UINT64_MAX / per_row;
 }
 
 qem_cuda_way qem_cuda_way_of(const qem_device_artifact *artifact, const qem_cuda_segment &segment, const qem_cuda_rows &rows)
