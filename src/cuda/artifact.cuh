@@ -78,7 +78,8 @@ static inline uint64_t qem_cuda_reciprocal(uint64_t divisor)
 
 /* ---- what the host keeps ---- */
 
-/* Groups first .. first + groups - 1 of a stage with codebooks by group, which fit in shared memory together. */
+/* Groups first .. first + groups - 1 of a stage with codebooks by group, which fit in shared memory together; with a level of
+ * swaps they are of the smaller half, and as many of the larger one belong to them. */
 struct qem_cuda_slab {
     uint32_t first, groups;
 };

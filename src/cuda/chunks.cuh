@@ -120,7 +120,7 @@ cudaError_t qem_cuda_decode_scalars(const qem_cuda_host_stage &stage, uint64_t r
                                     const qem_cuda_grid &grid, cudaStream_t stream);
 cudaError_t qem_cuda_load_scalars(void);
 
-/* Codebooks by group, in slabs. */
+/* Codebooks by group, in slabs, with a level of swaps or none. */
 cudaError_t qem_cuda_decode_slabs(const qem_cuda_host_stage &stage, uint64_t row, uint64_t rows, uint32_t dtype,
                                   const qem_cuda_chunks &to, const qem_cuda_grid &grid, cudaStream_t stream);
 cudaError_t qem_cuda_load_slabs(void);

@@ -32,9 +32,10 @@ qem_cuda_way qem_cuda_way_of(const qem_device_artifact *artifact, const qem_cuda
     const qem_cuda_stage &d = stage.on_device;
     const int wide = rows.dtype == QEM_DTYPE_F32;
     qem_cuda_chunks to;
-    if (artifact->layer_count > 1 || d.levels || d.cells || may_overflow(stage.largest, rows.dtype)) return QEM_CUDA_ANY;
+    if (artifact->layer_count > 1 || d.cells || may_overflow(stage.largest, rows.dtype)) return QEM_CUDA_ANY;
     if (!make_chunks(rows, &to)) return QEM_CUDA_ANY;
     if (d.group_stride || d.group) return stage.slabs[wide].count ? QEM_CUDA_SLABS : QEM_CUDA_ANY;
+    if (d.levels) return QEM_CUDA_ANY;
     /* four-bit levels are looked up in registers, also where nothing follows */
     if ((d.code_bits == 4 || d.step_count) && qem_cuda_takes_scalars(stage, wide ? 4 : 8)) return QEM_CUDA_SCALARS;
     if (d.step_count || rows.cols % d.dim) return QEM_CUDA_ANY; /* a tail would shift the codes of the rows after it */

@@ -165,7 +165,7 @@ static void place_stage(qem_cuda_arena *arena, const qem_artifact *artifact, con
     d->codes = put_stream(arena, stage->codes, stage->codes_bytes);
     d->group = put_groups(arena, stage, artifact->cols);
     place_codebook(arena, artifact, layer, stage, to);
-    if (stage->kind == QEM_CODEBOOK_PER_GROUP && !stage->levels && !stage->cells) place_slabs(arena, artifact, layer, stage, to);
+    if (stage->kind == QEM_CODEBOOK_PER_GROUP && !stage->cells) place_slabs(arena, artifact, layer, stage, to);
     place_swaps(arena, artifact->cols, stage, d);
     place_rotation(arena, artifact->cols, stage, d);
     if (arena->context) to->largest = bound_of(layer, stage, artifact->cols);

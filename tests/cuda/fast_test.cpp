@@ -185,6 +185,36 @@ TEST(CudaFast, Slabs)
                 }
 }
 
+TEST(CudaFast, SlabsWithALevelOfSwaps)
+{
+    for (uint32_t dim : { 1, 2, 4, 8, 16 })
+        for (uint64_t k : { 1, 5, 16, 256 })
+            for (uint64_t cols : { 32, 96, 224 })
+                for (int variant = 0; variant < 4; variant++) {
+                    SCOPED_TRACE("dim " + std::to_string(dim) + ", k " + std::to_string(k) + ", cols " + std::to_string(cols) +
+                                 ", variant " + std::to_string(variant));
+                    StageSpec spec = spec_of(QEM_CODEBOOK_PER_GROUP, dim, k);
+                    spec.levels = 1;
+                    spec.half = variant & 1;
+                    spec.mixed = variant & 2 && (k & (k - 1)) == 0;
+                    Layers layers(70, cols, dim * k + cols);
+                    layers.add_layer(spec, {}, variant ? std::vector<uint64_t>() : std::vector<uint64_t>{ 33 });
+                    ASSERT_NO_FATAL_FAILURE(check(layers, QEM_CUDA_SLABS));
+                }
+}
+
+// Two levels, and halves that groups or chunks do not fit in.
+TEST(CudaFast, SwapsThatAreNotTaken)
+{
+    for (int variant = 0; variant < 3; variant++) {
+        StageSpec spec = spec_of(variant == 2 ? QEM_CODEBOOK_SHARED : QEM_CODEBOOK_PER_GROUP, variant ? 4 : 8, 16);
+        spec.levels = variant == 1 ? 2 : 1;
+        Layers layers(9, variant ? 64 : 72, 5);
+        layers.add_layer(spec, {});
+        ASSERT_NO_FATAL_FAILURE(check(layers, QEM_CUDA_ANY));
+    }
+}
+
 // Rows by blocks: more than one of each slab; widths of which the codes of a chunk take more than a word.
 TEST(CudaFast, SlabsOfManyRowsAndWideCodes)
 {
@@ -255,6 +285,7 @@ TEST(CudaFast, Random)
         StageSpec spec = spec_of(by_group ? QEM_CODEBOOK_PER_GROUP : QEM_CODEBOOK_SHARED, dim, uint64_t(1) << bits);
         spec.mixed = by_group && random.below(2);
         spec.half = random.below(2);
+        spec.levels = by_group ? static_cast<uint32_t>(random.below(3)) : 0;
         if (!spec.mixed && bits) spec.k -= random.below(spec.k / 2);
         const uint64_t step = dim > 8 ? dim : 8, rows = 1 + random.below(300), cols = step * (1 + random.below(20));
         std::vector<AffineSpec> steps;
