@@ -40,7 +40,12 @@ void *dynamic_shared();
 void *static_shared(const void *id, size_t bytes);
 template <typename Array> Array &static_shared(const void *id) { return *static_cast<Array *>(static_shared(id, sizeof(Array))); }
 
-void check_alignment(const void *address, size_t bytes);
+[[noreturn]] void misaligned(size_t bytes);
+inline void check_alignment(const void *address, size_t bytes)
+{
+    if (reinterpret_cast<uintptr_t>(address) % bytes) misaligned(bytes);
+}
+
 void check_argument(int index, const void *pointer);
 template <typename T> void check_argument(int index, const T &value)
 {
