@@ -37,12 +37,12 @@ typedef struct qem_device_artifact qem_device_artifact;
 
 /*
  * Copies an artifact to GPU `device` (0 .. number of devices - 1): codes, maps and codebooks as stored, scales and means as
- * f32, shared codebooks also rounded to f16 and bf16. One block of device memory is allocated by cudaMalloc, the copies are
- * enqueued on `stream`, which must belong to that device and not be capturing, and the call returns when they are done. The
- * kernels that decode it are loaded too, so that the first decoding does not load them.
+ * f32, a shared codebook of decoded values also rounded to f16 and bf16. One block of device memory is allocated by
+ * cudaMalloc, the copies are enqueued on `stream`, which must belong to that device and not be capturing, and the call returns
+ * when they are done. The kernels that decode it are loaded too, so that the first decoding does not load them.
  * On success *uploaded is owned by the caller, who ends it with qem_device_artifact_destroy; on an error it is NULL.
  * Errors: ARGUMENT (NULL, a capturing stream), NO_DEVICE (no CUDA in this build, no driver, no such device, or a device that
- * this build has no code for), MEMORY (host or device), UNSUPPORTED (qem_artifact numbers beyond those of qem.h's recipes),
+ * this build has no code for), MEMORY (host or device), UNSUPPORTED (numbers that no recipe of qem.h leads to),
  * INTERNAL (any other failure of the CUDA runtime; the text names it).
  */
 QEM_API qem_status qem_artifact_upload(qem_context *context, const qem_artifact *artifact, int device, void *stream,

@@ -23,8 +23,8 @@ uint64_t qem_device_artifact_size(const qem_artifact *artifact)
     return 0;
 }
 
-qem_status qem_artifact_upload_to(qem_context *context, const qem_artifact *artifact, int device, void *memory, uint64_t bytes,
-                                  void *stream, qem_device_artifact **uploaded)
+qem_status qem_artifact_upload_to(qem_context *context, const qem_artifact *artifact, int device, void *memory,
+                                  uint64_t bytes, void *stream, qem_device_artifact **uploaded)
 {
     (void)artifact, (void)device, (void)memory, (void)bytes, (void)stream;
     if (uploaded) *uploaded = NULL;
@@ -48,11 +48,12 @@ uint64_t qem_cuda_dequantize_workspace_size(const qem_device_artifact *artifact,
     return 0;
 }
 
-qem_status qem_cuda_dequantize(qem_context *context, const qem_device_artifact *artifact, uint64_t row_begin, uint64_t row_end,
-                               qem_dtype dtype, void *out, uint64_t row_stride, uint32_t *overflow, void *workspace,
-                               uint64_t workspace_bytes, void *stream)
+qem_status qem_cuda_dequantize(qem_context *context, const qem_device_artifact *artifact, uint64_t row_begin,
+                               uint64_t row_end, qem_dtype dtype, void *out, uint64_t row_stride, uint32_t *overflow,
+                               void *workspace, uint64_t workspace_bytes, void *stream)
 {
-    (void)artifact, (void)row_begin, (void)row_end, (void)dtype, (void)out, (void)row_stride, (void)overflow, (void)workspace;
+    (void)artifact, (void)row_begin, (void)row_end, (void)dtype, (void)out, (void)row_stride, (void)overflow,
+        (void)workspace;
     (void)workspace_bytes, (void)stream;
     return absent(context);
 }

@@ -31,7 +31,8 @@ const void *qem_cuda_put_with_room(qem_cuda_arena *arena, const void *host, uint
     arena->used += (room + QEM_CUDA_ALIGNMENT - 1) / QEM_CUDA_ALIGNMENT * QEM_CUDA_ALIGNMENT;
     if (!arena->context || arena->status != QEM_OK) return nullptr;
     if (arena->used > arena->bytes) {
-        arena->status = qem_fail(arena->context, QEM_ERR_INTERNAL, "the artifact needs more device memory than was counted");
+        arena->status =
+            qem_fail(arena->context, QEM_ERR_INTERNAL, "the artifact needs more device memory than was counted");
         return nullptr;
     }
     unsigned char *const to = arena->memory + at;

@@ -1,5 +1,5 @@
-/* A device artifact as kernels and host code see it: pointers of the structs here are to device memory where nothing else is
- * said, all of it inside one arena. */
+/* A device artifact as kernels and host code see it: pointers of the structs here are to device memory where nothing else
+ * is said, all of it inside one arena. */
 #ifndef QEM_CUDA_ARTIFACT_CUH
 #define QEM_CUDA_ARTIFACT_CUH
 
@@ -26,22 +26,22 @@ struct qem_cuda_step {
     uint32_t axis, block;
 };
 
-/* qem_stage in device memory, with the steps of its layer. Streams have QEM_STREAM_SLACK readable bytes after their end and end
- * at a multiple of 16 bytes; they begin at one. UNIFORM and TABLE codebooks are shared ones of dimension 1 here. */
+/* qem_stage in device memory, with the steps of its layer. Streams have QEM_STREAM_SLACK readable bytes after their end and
+ * end at a multiple of 16 bytes; they begin at one. UNIFORM and TABLE codebooks are shared ones of dimension 1 here. */
 struct qem_cuda_stage {
     const uint32_t *codes;
-    const qem_cuda_group *group;     /* [groups], or NULL: codes of one width */
-    const float *book;               /* NULL where book_half is not */
-    const uint16_t *book_half;       /* the codebook as stored in f16 */
+    const qem_cuda_group *group; /* [groups], or NULL: codes of one width */
+    const float *book;           /* NULL where book_half is not */
+    const uint16_t *book_half;   /* the codebook as stored in f16 */
     const uint32_t *map;
-    const uint64_t *node_bit;        /* [2^levels - 1]: where the map of each node of the swaps' tree begins */
+    const uint64_t *node_bit; /* [2^levels - 1]: where the map of each node of the swaps' tree begins */
     const float *rotation, *coarse;
-    const uint32_t *row_cells;       /* bit stream; NULL where cells <= 1 */
-    const uint32_t *cell_rows;       /* rows of the stage by cells, ascending in each; NULL where cells <= 1 */
-    const uint32_t *cell_starts;     /* [cells + 1] */
+    const uint32_t *row_cells;   /* bit stream; NULL where cells <= 1 */
+    const uint32_t *cell_rows;   /* rows of the stage by cells, ascending in each; NULL where cells <= 1 */
+    const uint32_t *cell_starts; /* [cells + 1] */
     uint64_t row_begin, row_end, row_bits;
-    uint64_t groups, group_stride;   /* floats from a group's codebook to the next, for codes of one width; 0: shared */
-    uint64_t cell_floats;            /* from a cell's codebooks to the next */
+    uint64_t groups, group_stride; /* floats from a group's codebook to the next, for codes of one width; 0: shared */
+    uint64_t cell_floats;          /* from a cell's codebooks to the next */
     uint64_t dim_reciprocal;
     uint32_t dim, code_bits, levels;
     uint32_t cells, cell_bits;
@@ -60,12 +60,12 @@ struct qem_cuda_outliers {
 /* Rows of the output of one launch, or f32 rows in the workspace. */
 struct qem_cuda_rows {
     uint64_t cols;
-    uint64_t row_begin, rows;  /* row_begin counts from the artifact's first row; out and sum begin with it */
+    uint64_t row_begin, rows; /* row_begin counts from the artifact's first row; out and sum begin with it */
     void *out;
-    uint64_t row_stride;       /* elements */
-    uint32_t dtype;            /* qem_dtype: F32, F16, BF16 */
-    const float *sum;          /* [rows, cols]: the layers before; NULL where there are none. May be out itself */
-    uint32_t *overflow;        /* or NULL */
+    uint64_t row_stride;        /* elements */
+    uint32_t dtype;             /* qem_dtype: F32, F16, BF16 */
+    const float *sum;           /* [rows, cols]: the layers before; NULL where there are none. May be out itself */
+    uint32_t *overflow;         /* or NULL */
     qem_cuda_outliers outliers; /* what overflows below one of them does not count */
 };
 
@@ -78,46 +78,45 @@ static inline uint64_t qem_cuda_reciprocal(uint64_t divisor)
 
 /* ---- what the host keeps ---- */
 
-/* Groups first .. first + groups - 1 of a stage with codebooks by group, which fit in shared memory together; with a level of
- * swaps they are of the smaller half, and as many of the larger one belong to them. */
+/* Groups first .. first + groups - 1 of a stage with codebooks by group, which fit in shared memory together; with a level
+ * of swaps they are of the smaller half, and as many of the larger one belong to them. */
 struct qem_cuda_slab {
     uint32_t first, groups;
 };
 
 struct qem_cuda_slabs {
     uint32_t count;
-    uint32_t chunks;                   /* of 16 bytes of a row of the widest */
-    uint32_t floats;                   /* of the codebooks of the largest */
+    uint32_t floats; /* of the codebooks of the largest */
 };
 
 struct qem_cuda_host_stage {
-    qem_cuda_stage on_device;          /* a copy of what lies in the arena */
+    qem_cuda_stage on_device; /* a copy of what lies in the arena */
     uint64_t k;
-    const uint16_t *rounded[2];        /* shared codebooks that are the decoded values: as f16, as bf16; else NULL */
-    const qem_cuda_slab *slab[2];      /* for outputs of 2 and of 4 bytes; device; NULL where there are none */
+    const uint16_t *rounded[2];   /* shared codebooks that are the decoded values: as f16, as bf16; else NULL */
+    const qem_cuda_slab *slab[2]; /* for outputs of 2 and of 4 bytes; device; NULL where there are none */
     qem_cuda_slabs slabs[2];
-    double largest;                    /* no decoded value of its layer is larger; infinite: unknown */
+    double largest; /* no decoded value of its layer is larger; infinite: unknown */
 };
 
 /* Rows that the same stages decode. */
 struct qem_cuda_segment {
     uint64_t row_begin, row_end;
-    const qem_cuda_stage *stages;      /* device, [layer_count] */
+    const qem_cuda_stage *stages; /* device, [layer_count] */
     const qem_cuda_host_stage *stage[QEM_MOST_STAGES];
 };
 
-#define QEM_CUDA_OUTLIER_STARTS 1024   /* places in the index that the host knows */
+#define QEM_CUDA_OUTLIER_STARTS 1024 /* places in the index that the host knows */
 
 struct qem_device_artifact {
     qem_allocator allocator;
     int device;
     int owns_memory;
-    void *memory;                      /* device */
+    void *memory; /* device */
     uint64_t bytes;
     uint64_t rows, cols;
     uint32_t layer_count, stage_count, segment_count;
-    uint32_t rotated;                  /* 1 if any stage is */
-    uint32_t processors;               /* multiprocessors of the device */
+    uint32_t rotated;    /* 1 if any stage is */
+    uint32_t processors; /* multiprocessors of the device */
     uint32_t threads_per_processor;
     qem_cuda_host_stage *stages;
     qem_cuda_segment *segments;
@@ -143,8 +142,8 @@ static inline uint32_t qem_cuda_power(uint64_t n, uint32_t most)
 
 /* Layers first .. last - 1, none of them rotated, added to rows.sum. raw: the codes of layer `first` are looked up, nothing
  * more: no swaps, no steps, no sum (what a rotation begins with). */
-cudaError_t qem_cuda_decode_any(const qem_cuda_stage *stages, uint32_t first, uint32_t last, int raw, const qem_cuda_rows &rows,
-                                cudaStream_t stream);
+cudaError_t qem_cuda_decode_any(const qem_cuda_stage *stages, uint32_t first, uint32_t last, int raw,
+                                const qem_cuda_rows &rows, cudaStream_t stream);
 /* y: [rows.rows, cols], looked up. out = sum + steps(coarse + y * rotation). */
 cudaError_t qem_cuda_rotate(const qem_cuda_host_stage &stage, const qem_cuda_stage *on_device, const float *y,
                             const qem_cuda_rows &rows, cudaStream_t stream);

@@ -1,9 +1,10 @@
 /*
- * What the fast kernels share. They make the output in chunks of 16 bytes, one a lane and those of a warp side by side, so that
- * every sector is written whole; a chunk lies within a row. Chunks are counted through the rows, as the codes of shared
- * codebooks are: those of consecutive chunks follow each other in the stream.
+ * What the fast kernels share. They make the output in chunks of 16 bytes, one a lane and those of a warp side by side, so
+ * that every sector is written whole; a chunk lies within a row. Chunks are counted through the rows, as the codes of
+ * shared codebooks are: those of consecutive chunks follow each other in the stream.
  *
- * None of them looks for values beyond f16 or bf16: they are taken only where the artifact's bound says that there are none.
+ * None of them looks for values beyond f16 or bf16: they are taken only where the artifact's bound says that there are
+ * none.
  */
 #ifndef QEM_CUDA_CHUNKS_CUH
 #define QEM_CUDA_CHUNKS_CUH
@@ -18,16 +19,16 @@
 struct qem_cuda_chunks {
     unsigned char *out;
     uint64_t count;
-    uint64_t reciprocal;  /* of per_row (qem_cuda_reciprocal); count * per_row < 2^64 makes it exact */
-    uint64_t pitch;       /* bytes from row to row */
-    uint32_t per_row;     /* below 2^31 */
+    uint64_t reciprocal;      /* of per_row (qem_cuda_reciprocal); count * per_row < 2^64 makes it exact */
+    uint64_t pitch;           /* bytes from row to row */
+    uint32_t per_row;         /* below 2^31 */
     uint32_t tile_reciprocal; /* for chunks of a tile: 2^31 / per_row rounded up; 0: a tile touches two rows at most */
-    uint32_t contiguous;  /* rows follow each other without a gap */
+    uint32_t contiguous;      /* rows follow each other without a gap */
 };
 
 /* A tile of chunks; which row its first one is in, and which of that row. */
 struct qem_cuda_tile {
-    unsigned char *out;   /* the first chunk's place, where rows are contiguous */
+    unsigned char *out; /* the first chunk's place, where rows are contiguous */
     uint64_t row;
     uint32_t chunk, left; /* left: chunks of the tile that there are */
 };
@@ -48,7 +49,8 @@ __device__ __forceinline__ uint2 qem_chunk_place(const qem_cuda_chunks &to, cons
     return make_uint2(rows, chunk - rows * to.per_row);
 }
 
-__device__ __forceinline__ void qem_store_chunk(const qem_cuda_chunks &to, const qem_cuda_tile &tile, uint32_t local, uint4 value)
+__device__ __forceinline__ void qem_store_chunk(const qem_cuda_chunks &to, const qem_cuda_tile &tile, uint32_t local,
+                                                uint4 value)
 {
     unsigned char *out = tile.out + local * 16u;
     if (!to.contiguous) {
@@ -63,8 +65,8 @@ __device__ __forceinline__ void qem_store_chunk(const qem_cuda_chunks &to, const
 /* A stream of codes: those of tile t begin at bit phase + t * tile_vectors * 128 from `codes`. */
 struct qem_cuda_codes {
     const uint4 *codes;
-    uint64_t vectors;      /* of 16 bytes that may be read */
-    uint32_t phase;        /* bits, below 128 */
+    uint64_t vectors; /* of 16 bytes that may be read */
+    uint32_t phase;   /* bits, below 128 */
     uint32_t tile_vectors;
 };
 
@@ -109,15 +111,15 @@ static inline qem_cuda_codes qem_cuda_codes_from(const qem_cuda_stage &stage, ui
 
 /* Codes of a shared codebook that are nothing but looked up. */
 int qem_cuda_takes_vectors(const qem_cuda_host_stage &stage, uint32_t elements);
-cudaError_t qem_cuda_decode_vectors(const qem_cuda_host_stage &stage, uint64_t row, uint32_t dtype, const qem_cuda_chunks &to,
-                                    const qem_cuda_grid &grid, cudaStream_t stream);
+cudaError_t qem_cuda_decode_vectors(const qem_cuda_host_stage &stage, uint64_t row, uint32_t dtype,
+                                    const qem_cuda_chunks &to, const qem_cuda_grid &grid, cudaStream_t stream);
 cudaError_t qem_cuda_load_vectors(void);
 
-/* Scalar codes of 1 .. 8 bits with one codebook and the steps of their layer: one of the tensor, of rows or of blocks, or none,
- * then one of columns or none. */
+/* Scalar codes of 1 .. 8 bits with one codebook and the steps of their layer: one of the tensor, of rows or of blocks, or
+ * none, then one of columns or none. */
 int qem_cuda_takes_scalars(const qem_cuda_host_stage &stage, uint32_t elements);
-cudaError_t qem_cuda_decode_scalars(const qem_cuda_host_stage &stage, uint64_t row, uint32_t dtype, const qem_cuda_chunks &to,
-                                    const qem_cuda_grid &grid, cudaStream_t stream);
+cudaError_t qem_cuda_decode_scalars(const qem_cuda_host_stage &stage, uint64_t row, uint32_t dtype,
+                                    const qem_cuda_chunks &to, const qem_cuda_grid &grid, cudaStream_t stream);
 cudaError_t qem_cuda_load_scalars(void);
 
 /* Codebooks by group, in slabs, with a level of swaps or none. */
@@ -127,8 +129,9 @@ cudaError_t qem_cuda_load_slabs(void);
 
 /* fast.cu: which way decodes a segment's rows, and that; *taken = 0: it is none of these, and nothing was enqueued. */
 enum qem_cuda_way { QEM_CUDA_ANY, QEM_CUDA_VECTORS, QEM_CUDA_SCALARS, QEM_CUDA_SLABS };
-qem_cuda_way qem_cuda_way_of(const qem_device_artifact *artifact, const qem_cuda_segment &segment, const qem_cuda_rows &rows);
-cudaError_t qem_cuda_decode_fast(const qem_device_artifact *artifact, const qem_cuda_segment &segment, const qem_cuda_rows &rows,
-                                 cudaStream_t stream, int *taken);
+qem_cuda_way qem_cuda_way_of(const qem_device_artifact *artifact, const qem_cuda_segment &segment,
+                             const qem_cuda_rows &rows);
+cudaError_t qem_cuda_decode_fast(const qem_device_artifact *artifact, const qem_cuda_segment &segment,
+                                 const qem_cuda_rows &rows, cudaStream_t stream, int *taken);
 
 #endif

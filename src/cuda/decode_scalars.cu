@@ -1,10 +1,10 @@
 /*
- * Scalar codes of 1 .. 8 bits, one codebook of levels, and the steps of their layer: a scale and a mean of the tensor, of the
- * row or of a block of columns, then of the column. Levels are f32; what is stored is rounded once, after the steps.
+ * Scalar codes of 1 .. 8 bits, one codebook of levels, and the steps of their layer: a scale and a mean of the tensor, of
+ * the row or of a block of columns, then of the column. Levels are f32; what is stored is rounded once, after the steps.
  *
- * Bytes an element: code_bits / 8 and 2 or 4, and the units' parameters, each read once for its chunks from L1; that is the least.
- * scalars_of_four(): codes of 4 bits, the 16 levels in the registers of a warp, looked up by shuffles. scalars_of_bits(): the levels in shared
- * memory, the codes of a tile staged there too.
+ * Bytes an element: code_bits / 8 and 2 or 4, and the units' parameters, each read once for its chunks from L1; that is the
+ * least. scalars_of_four(): codes of 4 bits, the 16 levels in the registers of a warp, looked up by shuffles.
+ * scalars_of_bits(): the levels in shared memory, the codes of a tile staged there too.
  */
 #include "chunks.cuh"
 
@@ -17,14 +17,14 @@ static_assert(TILE <= QEM_CHUNK_TILE, "what places of chunks are made for");
 
 /* The steps by chunks; a chunk lies within a unit of the first. */
 struct scalar_steps {
-    const float *scale, *mean;    /* of the first step */
+    const float *scale, *mean; /* of the first step */
     uint32_t has_first;
-    uint32_t units_per_row;       /* 0: one unit for the tensor */
-    uint64_t row;                 /* of the artifact, that the launch begins with */
-    uint64_t unit_reciprocal;     /* of the chunks of a unit */
-    uint32_t unit_shift;          /* of them, where they are a power of two, or 32: the unit is a row; else 64 */
-    uint32_t flat, flat_shift;    /* rows are whole units of 1 << flat_shift chunks: chunks are counted on from row to row */
-    uint64_t flat_first;          /* chunks before the launch's first row */
+    uint32_t units_per_row;    /* 0: one unit for the tensor */
+    uint64_t row;              /* of the artifact, that the launch begins with */
+    uint64_t unit_reciprocal;  /* of the chunks of a unit */
+    uint32_t unit_shift;       /* of them, where they are a power of two, or 32: the unit is a row; else 64 */
+    uint32_t flat, flat_shift; /* rows are whole units of 1 << flat_shift chunks: chunks are counted on from row to row */
+    uint64_t flat_first;       /* chunks before the launch's first row */
     uint32_t has_columns;
     const float4 *column_scale, *column_mean;
 };
@@ -63,8 +63,8 @@ template <qem_dtype TYPE> __device__ __forceinline__ uint4 round_chunk(const flo
     if (TYPE == QEM_DTYPE_F32)
         return make_uint4(__float_as_uint(x[0]), __float_as_uint(x[1]), __float_as_uint(x[2]), __float_as_uint(x[3]));
     constexpr int last = chunk_type<TYPE>::elements - 1;
-    return make_uint4(pair_of<TYPE>(x[0], x[1]), pair_of<TYPE>(x[2], x[3]), pair_of<TYPE>(x[4 % (last + 1)], x[5 % (last + 1)]),
-                      pair_of<TYPE>(x[6 % (last + 1)], x[last]));
+    return make_uint4(pair_of<TYPE>(x[0], x[1]), pair_of<TYPE>(x[2], x[3]),
+                      pair_of<TYPE>(x[4 % (last + 1)], x[5 % (last + 1)]), pair_of<TYPE>(x[6 % (last + 1)], x[last]));
 }
 
 /* ---- steps ---- */
@@ -108,8 +108,8 @@ __device__ __forceinline__ void apply_flat(const scalar_steps &steps, uint64_t u
 
 /* ---- a tile ---- */
 
-/* look(j, x) gives the levels of the thread's j-th chunk; all threads take part in all of them. STEPS, of tiles that are whole
- * and contiguous: 0 none, 1 flat ones; else 2. */
+/* look(j, x) gives the levels of the thread's j-th chunk; all threads take part in all of them. STEPS, of tiles that are
+ * whole and contiguous: 0 none, 1 flat ones; else 2. */
 template <qem_dtype TYPE, int STEPS, typename Look>
 __device__ __forceinline__ void make_tile(const scalar_steps &steps, const qem_cuda_chunks &to, const qem_cuda_tile &tile,
                                           uint64_t unit, Look look)
@@ -150,8 +150,9 @@ __device__ __forceinline__ void make_tile(const scalar_steps &steps, const qem_c
 
 /* `first`: chunks of the stream before the first one. All threads of a warp stay together: a level lies in one of them. */
 template <qem_dtype TYPE>
-static __global__ void __launch_bounds__(QEM_CHUNK_THREADS) scalars_of_four(const uint32_t *codes, uint64_t first, const float *levels,
-                                                                 uint32_t k, scalar_steps steps, qem_cuda_chunks to)
+static __global__ void __launch_bounds__(QEM_CHUNK_THREADS)
+    scalars_of_four(const uint32_t *codes, uint64_t first, const float *levels, uint32_t k, scalar_steps steps,
+                    qem_cuda_chunks to)
 {
     constexpr int elements = chunk_type<TYPE>::elements;
     const uint32_t lane = threadIdx.x % 16;
@@ -167,7 +168,7 @@ static __global__ void __launch_bounds__(QEM_CHUNK_THREADS) scalars_of_four(cons
             if (threadIdx.x + j * QEM_CHUNK_THREADS >= at.left) continue;
             word[j] = elements == 8 ? qem_load_once(codes + chunk) : __ldg(codes + chunk / 2) >> (chunk % 2 * 16);
         }
-        make_tile<TYPE>(steps, to, tile * TILE, at, [&](int j, float (&x)[elements]) {
+        make_tile<TYPE>(steps, to, tile * TILE, at, [&](int j, float(&x)[elements]) {
 #pragma unroll
             for (int e = 0; e < elements; e++) x[e] = __shfl_sync(0xffffffffu, level, (int)(word[j] >> (4 * e)), 16);
         });
@@ -177,9 +178,9 @@ static __global__ void __launch_bounds__(QEM_CHUNK_THREADS) scalars_of_four(cons
 /* ---- codes of other widths ---- */
 
 template <qem_dtype TYPE>
-static __global__ void __launch_bounds__(QEM_CHUNK_THREADS) scalars_of_bits(qem_cuda_codes from, uint32_t vectors, uint32_t bits,
-                                                                   const float *levels, uint32_t k, scalar_steps steps,
-                                                                   qem_cuda_chunks to)
+static __global__ void __launch_bounds__(QEM_CHUNK_THREADS)
+    scalars_of_bits(qem_cuda_codes from, uint32_t vectors, uint32_t bits, const float *levels, uint32_t k,
+                    scalar_steps steps, qem_cuda_chunks to)
 {
     constexpr int elements = chunk_type<TYPE>::elements;
     QEM_DYNAMIC_SHARED(uint4, shared); /* 256 levels, then the codes of a tile */
@@ -192,7 +193,7 @@ static __global__ void __launch_bounds__(QEM_CHUNK_THREADS) scalars_of_bits(qem_
         for (uint32_t v = threadIdx.x; v < vectors; v += QEM_CHUNK_THREADS) staged[v] = qem_load_codes(from, tile, v);
         __syncthreads();
         const qem_cuda_tile at = qem_tile_at(to, tile * TILE);
-        make_tile<TYPE>(steps, to, tile * TILE, at, [&](int j, float (&x)[elements]) {
+        make_tile<TYPE>(steps, to, tile * TILE, at, [&](int j, float(&x)[elements]) {
             const uint32_t local = j * QEM_CHUNK_THREADS + threadIdx.x, begin = from.phase + local * elements * bits;
 #pragma unroll
             for (int e = 0; e < elements; e++) /* beyond the last chunk: what lies there, as an index below 256 */
@@ -268,8 +269,8 @@ static scalar_steps steps_of(const qem_cuda_stage &stage, uint64_t row, uint32_t
 }
 
 template <qem_dtype TYPE>
-static cudaError_t launch(const qem_cuda_host_stage &stage, uint64_t row, const qem_cuda_chunks &to, const qem_cuda_grid &grid,
-                          cudaStream_t stream)
+static cudaError_t launch(const qem_cuda_host_stage &stage, uint64_t row, const qem_cuda_chunks &to,
+                          const qem_cuda_grid &grid, cudaStream_t stream)
 {
     constexpr uint32_t elements = chunk_type<TYPE>::elements;
     const qem_cuda_stage &d = stage.on_device;
@@ -277,19 +278,20 @@ static cudaError_t launch(const qem_cuda_host_stage &stage, uint64_t row, const 
     const uint64_t stage_row = row - d.row_begin;
     if (d.code_bits == 4) {
         const uint32_t blocks = qem_cuda_persistent(grid, (to.count - 1) / TILE + 1);
-        return QEM_LAUNCH(scalars_of_four<TYPE>, dim3(blocks), dim3(QEM_CHUNK_THREADS), 0, stream, d.codes, stage_row * to.per_row, d.book,
-                          (uint32_t)stage.k, steps, to);
+        return QEM_LAUNCH(scalars_of_four<TYPE>, dim3(blocks), dim3(QEM_CHUNK_THREADS), 0, stream, d.codes,
+                          stage_row * to.per_row, d.book, (uint32_t)stage.k, steps, to);
     }
     const uint32_t tile_bits = TILE * elements * d.code_bits;
     const qem_cuda_codes from = qem_cuda_codes_from(d, stage_row, tile_bits);
-    const uint32_t vectors = (from.phase + tile_bits + 32 + 127) / 128; /* the last code may be read with the word after it */
+    const uint32_t vectors =
+        (from.phase + tile_bits + 32 + 127) / 128; /* the last code may be read with the word after it */
     const uint32_t blocks = qem_cuda_persistent(grid, (to.count - 1) / TILE + 1);
-    return QEM_LAUNCH(scalars_of_bits<TYPE>, dim3(blocks), dim3(QEM_CHUNK_THREADS), 256 * sizeof(float) + vectors * 16, stream, from, vectors,
-                      d.code_bits, d.book, (uint32_t)stage.k, steps, to);
+    return QEM_LAUNCH(scalars_of_bits<TYPE>, dim3(blocks), dim3(QEM_CHUNK_THREADS), 256 * sizeof(float) + vectors * 16,
+                      stream, from, vectors, d.code_bits, d.book, (uint32_t)stage.k, steps, to);
 }
 
-cudaError_t qem_cuda_decode_scalars(const qem_cuda_host_stage &stage, uint64_t row, uint32_t dtype, const qem_cuda_chunks &to,
-                                    const qem_cuda_grid &grid, cudaStream_t stream)
+cudaError_t qem_cuda_decode_scalars(const qem_cuda_host_stage &stage, uint64_t row, uint32_t dtype,
+                                    const qem_cuda_chunks &to, const qem_cuda_grid &grid, cudaStream_t stream)
 {
     if (dtype == QEM_DTYPE_F32) return launch<QEM_DTYPE_F32>(stage, row, to, grid, stream);
     if (dtype == QEM_DTYPE_F16) return launch<QEM_DTYPE_F16>(stage, row, to, grid, stream);
@@ -299,8 +301,9 @@ cudaError_t qem_cuda_decode_scalars(const qem_cuda_host_stage &stage, uint64_t r
 cudaError_t qem_cuda_load_scalars(void)
 {
     const void *const kernels[] = {
-        QEM_KERNEL(scalars_of_four<QEM_DTYPE_F32>),   QEM_KERNEL(scalars_of_four<QEM_DTYPE_F16>),   QEM_KERNEL(scalars_of_four<QEM_DTYPE_BF16>),
-        QEM_KERNEL(scalars_of_bits<QEM_DTYPE_F32>), QEM_KERNEL(scalars_of_bits<QEM_DTYPE_F16>), QEM_KERNEL(scalars_of_bits<QEM_DTYPE_BF16>),
+        QEM_KERNEL(scalars_of_four<QEM_DTYPE_F32>),  QEM_KERNEL(scalars_of_four<QEM_DTYPE_F16>),
+        QEM_KERNEL(scalars_of_four<QEM_DTYPE_BF16>), QEM_KERNEL(scalars_of_bits<QEM_DTYPE_F32>),
+        QEM_KERNEL(scalars_of_bits<QEM_DTYPE_F16>),  QEM_KERNEL(scalars_of_bits<QEM_DTYPE_BF16>),
     };
     cudaFuncAttributes attributes;
     for (const void *kernel : kernels) {

@@ -1,14 +1,14 @@
 /*
  * Lookups in codebooks by group. A block has the codebooks of a slab of groups in shared memory, in the type of the output,
- * and makes that slab's columns of many rows; each thread the same chunk of every so-many-th row, so that what its codes look
- * like is worked out once, also where their widths differ by group.
+ * and makes that slab's columns of many rows; each thread the same chunk of every so-many-th row, so that what its codes
+ * look like is worked out once, also where their widths differ by group.
  *
- * With a level of swaps a chunk is made of 8 bytes from the smaller half of the row and 8 from the larger one, whose pairs the
- * map's bits order; a slab then has groups of both halves.
+ * With a level of swaps a chunk is made of 8 bytes from the smaller half of the row and 8 from the larger one, whose pairs
+ * the map's bits order; a slab then has groups of both halves.
  *
- * Bytes an element: code_bits / (8 * dim) and 2 or 4, with swaps half a bit more, which is the least but for the codebooks, which
- * are read once by every block of a slab. The codes of a row's slab are fewer bytes than a sector; neighbouring slabs find the
- * rest in L2.
+ * Bytes an element: code_bits / (8 * dim) and 2 or 4, with swaps half a bit more, which is the least but for the codebooks,
+ * which are read once by every block of a slab. The codes of a row's slab are fewer bytes than a sector; neighbouring slabs
+ * find the rest in L2.
  */
 #include "chunks.cuh"
 #include "slabs.cuh"
@@ -24,11 +24,11 @@ struct slab_rows {
     uint64_t rows, rows_of_block;
     uint64_t group_stride;
     uint32_t dim, bits, dtype;
-    uint32_t narrow;              /* the codes of a chunk have 32 bits at most */
-    uint32_t parts;               /* chunks of an entry, where it makes more than one */
-    const uint32_t *map;          /* one level of swaps */
-    uint64_t map_bit, pairs;      /* the first row's first bit; bits of a row */
-    uint64_t larger;              /* groups of the smaller half */
+    uint32_t narrow;         /* the codes of a chunk have 32 bits at most */
+    uint32_t parts;          /* chunks of an entry, where it makes more than one */
+    const uint32_t *map;     /* one level of swaps */
+    uint64_t map_bit, pairs; /* the first row's first bit; bits of a row */
+    uint64_t larger;         /* groups of the smaller half */
 };
 
 /* Where group g's codes and codebook begin, and the width of its codes. */
@@ -54,7 +54,8 @@ static __device__ __forceinline__ group_place place_of(const slab_rows &in, uint
 }
 
 /* Floats from `first` on, rounded to the type of the output as decoded values would be. */
-static __device__ __forceinline__ void fill_table(const slab_rows &in, uint64_t first, uint32_t floats, unsigned char *table)
+static __device__ __forceinline__ void fill_table(const slab_rows &in, uint64_t first, uint32_t floats,
+                                                  unsigned char *table)
 {
     for (uint32_t i = threadIdx.x; i < floats; i += QEM_CHUNK_THREADS) {
         const uint16_t half = in.book_half ? __ldg(in.book_half + first + i) : 0;
@@ -71,7 +72,8 @@ static __device__ __forceinline__ void fill_table(const slab_rows &in, uint64_t 
 }
 
 /* Groups first .. first + groups - 1; returns the floats. */
-static __device__ __forceinline__ uint32_t fill_groups(const slab_rows &in, uint64_t first, uint32_t groups, unsigned char *table)
+static __device__ __forceinline__ uint32_t fill_groups(const slab_rows &in, uint64_t first, uint32_t groups,
+                                                       unsigned char *table)
 {
     const uint64_t base = place_of(in, first).entry;
     const group_place last = place_of(in, first + groups - 1);
@@ -89,8 +91,8 @@ template <int CODES> struct code_places {
 
 /* `group` is the first of the codes', `base` the first of the table, `part` the bytes of an entry before those wanted. */
 template <int CODES>
-static __device__ __forceinline__ void find_codes(const slab_rows &in, uint64_t group, uint64_t base, uint32_t size, uint32_t part,
-                                                  code_places<CODES> &places)
+static __device__ __forceinline__ void find_codes(const slab_rows &in, uint64_t group, uint64_t base, uint32_t size,
+                                                  uint32_t part, code_places<CODES> &places)
 {
     const uint64_t entry = place_of(in, base).entry;
     places.bit = in.first_bit + place_of(in, group).bit;
@@ -144,11 +146,13 @@ static __device__ __forceinline__ void look_up(const slab_rows &in, const code_p
 }
 
 /* Pairs of the halves' elements, of 2 or 4 bytes; a set bit: the smaller one stood left. */
-static __device__ __forceinline__ uint4 merge(const uint32_t (&small)[2], const uint32_t (&large)[2], uint32_t bits, uint32_t size)
+static __device__ __forceinline__ uint4 merge(const uint32_t (&small)[2], const uint32_t (&large)[2], uint32_t bits,
+                                              uint32_t size)
 {
     if (size == 4) {
         const bool a = bits & 1u, b = bits & 2u;
-        return make_uint4(a ? small[0] : large[0], a ? large[0] : small[0], b ? small[1] : large[1], b ? large[1] : small[1]);
+        return make_uint4(a ? small[0] : large[0], a ? large[0] : small[0], b ? small[1] : large[1],
+                          b ? large[1] : small[1]);
     }
     uint32_t pair[4];
 #pragma unroll
@@ -256,8 +260,9 @@ cudaError_t qem_cuda_decode_slabs(const qem_cuda_host_stage &stage, uint64_t row
 cudaError_t qem_cuda_load_slabs(void)
 {
     const void *const kernels[] = {
-        QEM_KERNEL(decode_slab<1, 0>), QEM_KERNEL(decode_slab<2, 0>), QEM_KERNEL(decode_slab<4, 0>), QEM_KERNEL(decode_slab<8, 0>),
-        QEM_KERNEL(decode_slab<1, 1>), QEM_KERNEL(decode_slab<2, 1>), QEM_KERNEL(decode_slab<4, 1>),
+        QEM_KERNEL(decode_slab<1, 0>), QEM_KERNEL(decode_slab<2, 0>), QEM_KERNEL(decode_slab<4, 0>),
+        QEM_KERNEL(decode_slab<8, 0>), QEM_KERNEL(decode_slab<1, 1>), QEM_KERNEL(decode_slab<2, 1>),
+        QEM_KERNEL(decode_slab<4, 1>),
     };
     cudaFuncAttributes attributes;
     for (const void *kernel : kernels) {

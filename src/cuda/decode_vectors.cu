@@ -1,13 +1,15 @@
 /*
  * Lookups in a shared codebook whose entries are the decoded values, in the type of the output.
  *
- * Bytes an element: code_bits / (8 * dim) read and 2 or 4 written, which is the least; the codebook comes from L1, L2 or shared
- * memory. codes_of_bytes(): codes of 8 bits, dim 1, 2, 4, 8; blocks stay and read the codes of their next tile, 16 bytes a lane, while
- * they write the present one. codes_of_bits(): codes of any width and codebooks of any size, which are read through L1.
+ * Bytes an element: code_bits / (8 * dim) read and 2 or 4 written, which is the least; the codebook comes from L1, L2 or
+ * shared memory. codes_of_bytes(): codes of 8 bits, dim 1, 2, 4, 8; blocks stay and read the codes of their next tile, 16
+ * bytes a lane, while they write the present one. codes_of_bits(): codes of any width and codebooks of any size, which are
+ * read through L1.
  */
 #include "chunks.cuh"
 
-#define TILE QEM_CHUNK_TILE /* chunks that a block of codes_of_bits() makes at once: the codes are whole vectors, whatever their width */
+/* Chunks that a block of codes_of_bits() makes at once: their codes are whole vectors, whatever the width. */
+#define TILE QEM_CHUNK_TILE
 #define MOST_PARTS_SHIFT 3
 
 /* ---- entries ---- */
@@ -110,8 +112,8 @@ __device__ __forceinline__ uint4 chunk_of_bytes(const unsigned char *table, cons
 }
 
 template <int CODES, int BYTES>
-static __global__ void __launch_bounds__(QEM_CHUNK_THREADS) codes_of_bytes(qem_cuda_codes from, const uint4 *book, uint32_t book_vectors,
-                                                           qem_cuda_chunks to)
+static __global__ void __launch_bounds__(QEM_CHUNK_THREADS)
+    codes_of_bytes(qem_cuda_codes from, const uint4 *book, uint32_t book_vectors, qem_cuda_chunks to)
 {
     using shape = bytes_shape<CODES>;
     static_assert(shape::vectors <= QEM_CHUNK_THREADS, "a thread loads at most one vector of a tile");
@@ -119,7 +121,8 @@ static __global__ void __launch_bounds__(QEM_CHUNK_THREADS) codes_of_bytes(qem_c
     uint4 *const staged = shared + 256 * BYTES / 16;
     const uint32_t t = threadIdx.x;
     const unsigned char *const table = (const unsigned char *)shared;
-    const unsigned char *const codes = (const unsigned char *)staged + from.phase / 8 + t * CODES; /* of the thread's first chunk */
+    const unsigned char *const codes =
+        (const unsigned char *)staged + from.phase / 8 + t * CODES; /* of the thread's first chunk */
     uint64_t tile = blockIdx.x;
     for (uint32_t v = t; v < book_vectors; v += QEM_CHUNK_THREADS) shared[v] = __ldg(book + v);
     uint4 next = make_uint4(0, 0, 0, 0), last = next; /* where rows begin within a vector, a tile takes one more */
@@ -152,13 +155,13 @@ static __global__ void __launch_bounds__(QEM_CHUNK_THREADS) codes_of_bytes(qem_c
 /* An entry makes 1 / CODES of a chunk, or 1 << parts_shift chunks (CODES is 1 then, and BYTES 16). */
 struct bits_shape {
     uint32_t bits, mask, parts_shift;
-    uint32_t stride; /* bytes from entry to entry */
+    uint32_t stride;  /* bytes from entry to entry */
     uint32_t vectors; /* that are staged for a tile */
 };
 
 template <int CODES, int BYTES>
-static __global__ void __launch_bounds__(QEM_CHUNK_THREADS) codes_of_bits(qem_cuda_codes from, const unsigned char *book, bits_shape shape,
-                                                            qem_cuda_chunks to)
+static __global__ void __launch_bounds__(QEM_CHUNK_THREADS)
+    codes_of_bits(qem_cuda_codes from, const unsigned char *book, bits_shape shape, qem_cuda_chunks to)
 {
     QEM_DYNAMIC_SHARED(uint4, staged);
     const uint32_t *const words = (const uint32_t *)staged;
@@ -226,12 +229,12 @@ template <int CODES, int BYTES> static cudaError_t launch_bits(const vectors_job
     const bits_shape shape = { bits, (1u << bits) - 1u, job.parts_shift, job.stage.on_device.dim * job.element_bytes,
                                (from.phase + tile_bits + 32 + 127) / 128 };
     const uint32_t blocks = qem_cuda_persistent(job.grid, (job.to.count - 1) / TILE + 1);
-    return QEM_LAUNCH((codes_of_bits<CODES, BYTES>), dim3(blocks), dim3(QEM_CHUNK_THREADS), shape.vectors * 16, job.stream, from,
-                      (const unsigned char *)job.book, shape, job.to);
+    return QEM_LAUNCH((codes_of_bits<CODES, BYTES>), dim3(blocks), dim3(QEM_CHUNK_THREADS), shape.vectors * 16, job.stream,
+                      from, (const unsigned char *)job.book, shape, job.to);
 }
 
-cudaError_t qem_cuda_decode_vectors(const qem_cuda_host_stage &stage, uint64_t row, uint32_t dtype, const qem_cuda_chunks &to,
-                                    const qem_cuda_grid &grid, cudaStream_t stream)
+cudaError_t qem_cuda_decode_vectors(const qem_cuda_host_stage &stage, uint64_t row, uint32_t dtype,
+                                    const qem_cuda_chunks &to, const qem_cuda_grid &grid, cudaStream_t stream)
 {
     const uint32_t size = dtype == QEM_DTYPE_F32 ? 4 : 2;
     const void *book = dtype == QEM_DTYPE_F32 ? (const void *)stage.on_device.book : stage.rounded[dtype == QEM_DTYPE_BF16];

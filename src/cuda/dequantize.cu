@@ -29,13 +29,13 @@ static qem_status check_numbers(qem_context *context, const job &job, uint64_t w
 {
     const qem_device_artifact *a = job.artifact;
     if (job.row_begin > job.row_end || job.row_end > a->rows)
-        return qem_fail(context, QEM_ERR_ARGUMENT, "rows %llu .. %llu lie outside 0 .. %llu", (unsigned long long)job.row_begin,
-                        (unsigned long long)job.row_end, (unsigned long long)a->rows);
+        return qem_fail(context, QEM_ERR_ARGUMENT, "rows %llu .. %llu lie outside 0 .. %llu",
+                        (unsigned long long)job.row_begin, (unsigned long long)job.row_end, (unsigned long long)a->rows);
     if (job.dtype != QEM_DTYPE_F32 && job.dtype != QEM_DTYPE_F16 && job.dtype != QEM_DTYPE_BF16)
         return qem_fail(context, QEM_ERR_ARGUMENT, "output type %s; it is f32, f16 or bf16", qem_dtype_name(job.dtype));
     if (job.row_stride < a->cols)
-        return qem_fail(context, QEM_ERR_ARGUMENT, "row stride %llu is below the %llu columns", (unsigned long long)job.row_stride,
-                        (unsigned long long)a->cols);
+        return qem_fail(context, QEM_ERR_ARGUMENT, "row stride %llu is below the %llu columns",
+                        (unsigned long long)job.row_stride, (unsigned long long)a->cols);
     const uint64_t rows = job.row_end - job.row_begin, needed = qem_cuda_dequantize_workspace_size(a, rows);
     if (rows > 0 && job.row_stride > MOST_ELEMENTS / rows)
         return qem_fail(context, QEM_ERR_ARGUMENT, "%llu rows at a stride of %llu elements are more than 2^56 elements",
@@ -122,8 +122,8 @@ static cudaError_t write_outliers(const job &job)
     if (a->outliers.count == 0) return cudaSuccess;
     while (low < QEM_CUDA_OUTLIER_STARTS && qem_cuda_outlier_row(a->rows, low + 1) <= job.row_begin) low++;
     while (high > 0 && qem_cuda_outlier_row(a->rows, high - 1) >= job.row_end) high--;
-    return qem_cuda_write_outliers(a->outlier_starts[low], a->outlier_starts[high], rows_of(job, job.row_begin, job.row_end),
-                                   job.stream);
+    return qem_cuda_write_outliers(a->outlier_starts[low], a->outlier_starts[high],
+                                   rows_of(job, job.row_begin, job.row_end), job.stream);
 }
 
 static cudaError_t enqueue(const job &job)
@@ -141,15 +141,17 @@ static cudaError_t enqueue(const job &job)
     return write_outliers(job);
 }
 
-qem_status qem_cuda_dequantize(qem_context *context, const qem_device_artifact *artifact, uint64_t row_begin, uint64_t row_end,
-                               qem_dtype dtype, void *out, uint64_t row_stride, uint32_t *overflow, void *workspace,
-                               uint64_t workspace_bytes, void *stream)
+qem_status qem_cuda_dequantize(qem_context *context, const qem_device_artifact *artifact, uint64_t row_begin,
+                               uint64_t row_end, qem_dtype dtype, void *out, uint64_t row_stride, uint32_t *overflow,
+                               void *workspace, uint64_t workspace_bytes, void *stream)
 {
     int before;
     if (!context) return QEM_ERR_ARGUMENT;
     if (!artifact || !out) return qem_fail(context, QEM_ERR_ARGUMENT, "artifact or out: the pointer is NULL");
-    const job job = { artifact, row_begin, row_end, dtype, out, row_stride ? row_stride : artifact->cols, overflow,
-                      (float *)workspace, (cudaStream_t)stream };
+    const job job = {
+        artifact,           row_begin,           row_end, dtype, out, row_stride ? row_stride : artifact->cols, overflow,
+        (float *)workspace, (cudaStream_t)stream
+    };
     QEM_TRY(check_numbers(context, job, workspace_bytes));
     QEM_TRY(qem_cuda_enter(context, artifact->device, &before));
     qem_status status = check_pointers(context, job);

@@ -54,7 +54,8 @@ __device__ __forceinline__ bool qem_is_finite(float x)
 }
 
 /* Row `row` of the rows of the launch. covered: an outlier is written there later if its index says so. */
-__device__ __forceinline__ void qem_store_element(const qem_cuda_rows &to, uint64_t row, uint64_t col, float x, bool covered)
+__device__ __forceinline__ void qem_store_element(const qem_cuda_rows &to, uint64_t row, uint64_t col, float x,
+                                                  bool covered)
 {
     const uint64_t at = row * to.row_stride + col;
     if (to.dtype == QEM_DTYPE_F32) {

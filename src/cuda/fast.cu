@@ -26,7 +26,8 @@ static int make_chunks(const qem_cuda_rows &rows, qem_cuda_chunks *to)
     return to->count <= UINT64_MAX / per_row;
 }
 
-qem_cuda_way qem_cuda_way_of(const qem_device_artifact *artifact, const qem_cuda_segment &segment, const qem_cuda_rows &rows)
+qem_cuda_way qem_cuda_way_of(const qem_device_artifact *artifact, const qem_cuda_segment &segment,
+                             const qem_cuda_rows &rows)
 {
     const qem_cuda_host_stage &stage = *segment.stage[0];
     const qem_cuda_stage &d = stage.on_device;
@@ -42,8 +43,8 @@ qem_cuda_way qem_cuda_way_of(const qem_device_artifact *artifact, const qem_cuda
     return qem_cuda_takes_vectors(stage, wide ? 4 : 8) ? QEM_CUDA_VECTORS : QEM_CUDA_ANY;
 }
 
-cudaError_t qem_cuda_decode_fast(const qem_device_artifact *artifact, const qem_cuda_segment &segment, const qem_cuda_rows &rows,
-                                 cudaStream_t stream, int *taken)
+cudaError_t qem_cuda_decode_fast(const qem_device_artifact *artifact, const qem_cuda_segment &segment,
+                                 const qem_cuda_rows &rows, cudaStream_t stream, int *taken)
 {
     const qem_cuda_host_stage &stage = *segment.stage[0];
     const qem_cuda_grid grid = { artifact->processors, artifact->threads_per_processor };

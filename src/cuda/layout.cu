@@ -46,13 +46,12 @@ static const qem_cuda_group *put_groups(qem_cuda_arena *arena, const qem_stage *
 static const uint16_t *put_rounded(qem_cuda_arena *arena, const float *book, uint64_t floats, int bf16)
 {
     uint16_t *rounded = qem_cuda_make_array<uint16_t>(arena, floats);
-    for (uint64_t i = 0; rounded && i < floats; i++)
-        rounded[i] = bf16 ? qem_f32_to_bf16(book[i]) : qem_f32_to_f16(book[i]);
+    for (uint64_t i = 0; rounded && i < floats; i++) rounded[i] = bf16 ? qem_f32_to_bf16(book[i]) : qem_f32_to_f16(book[i]);
     return qem_cuda_put(arena, rounded, floats);
 }
 
-static void place_codebook(qem_cuda_arena *arena, const qem_artifact *artifact, const qem_layer *layer, const qem_stage *stage,
-                           qem_cuda_host_stage *to)
+static void place_codebook(qem_cuda_arena *arena, const qem_artifact *artifact, const qem_layer *layer,
+                           const qem_stage *stage, qem_cuda_host_stage *to)
 {
     const int by_group = stage->kind == QEM_CODEBOOK_PER_GROUP, stored = by_group || stage->kind == QEM_CODEBOOK_SHARED;
     const uint64_t floats = stored ? qem_stage_codebook_floats(stage, artifact->cols) : stage->k;
@@ -114,7 +113,8 @@ static void place_rotation(qem_cuda_arena *arena, uint64_t cols, const qem_stage
     if (stage->cells == 1) return;
     const uint32_t bits = qem_code_bits(stage->cells);
     d->row_cells = put_stream(arena, stage->row_cells, (rows * bits + 7) / 8);
-    uint32_t *starts = qem_cuda_make_array<uint32_t>(arena, stage->cells + 2), *list = qem_cuda_make_array<uint32_t>(arena, rows);
+    uint32_t *starts = qem_cuda_make_array<uint32_t>(arena, stage->cells + 2),
+             *list = qem_cuda_make_array<uint32_t>(arena, rows);
     if (starts && list) { /* starts[c + 1] is where the next row of cell c goes */
         for (uint64_t i = 0; i < rows; i++) starts[read_bits(stage->row_cells, i * bits, bits) + 2]++;
         for (uint32_t c = 0; c < stage->cells; c++) starts[c + 2] += starts[c + 1];
@@ -188,7 +188,8 @@ static void place_steps(qem_cuda_arena *arena, uint64_t cols, const qem_layer *l
     }
 }
 
-static void place_layer(qem_cuda_arena *arena, const qem_artifact *artifact, const qem_layer *layer, qem_device_artifact *to)
+static void place_layer(qem_cuda_arena *arena, const qem_artifact *artifact, const qem_layer *layer,
+                        qem_device_artifact *to)
 {
     qem_cuda_step steps[QEM_MOST_AFFINE];
     place_steps(arena, artifact->cols, layer, steps);

@@ -1,9 +1,10 @@
 /*
- * Rotations: out = sum + steps(coarse + y * rotation) for rows that were looked up. A block makes a tile of outputs, a thread
- * PER x PER of them; every output is one chain of fma with p ascending, as on the CPU. With lopq's cells a tile's rows are of
- * one cell: they follow each other in the stage's list of rows by cells.
+ * Rotations: out = sum + steps(coarse + y * rotation) for rows that were looked up. A block makes a tile of outputs, a
+ * thread PER x PER of them; every output is one chain of fma with p ascending, as on the CPU. With lopq's cells a tile's
+ * rows are of one cell: they follow each other in the stage's list of rows by cells.
  *
- * Bytes: y once for each TILE columns and the rotation once for each TILE rows (both mostly from L2), 2 * cols fma an output.
+ * Bytes: y once for each TILE columns and the rotation once for each TILE rows (both mostly from L2), 2 * cols fma an
+ * output.
  */
 #include "element.cuh"
 
@@ -35,8 +36,8 @@ static __device__ uint32_t first_at_or_after(const uint32_t *rows, uint32_t low,
     return low;
 }
 
-/* Tile blockIdx.y of those that all cells have in rows first .. last - 1 of the stage; a count of 0: there are not so many. A
- * thread finds the rows of a cell, one adds up their tiles. */
+/* Tile blockIdx.y of those that all cells have in rows first .. last - 1 of the stage; a count of 0: there are not so many.
+ * A thread finds the rows of a cell, one adds up their tiles. */
 static __device__ tile_rows tile_of_cells(const qem_cuda_stage &stage, uint64_t first, uint64_t last)
 {
     QEM_SHARED(uint32_t, low, [MOST_CELLS]);
@@ -81,7 +82,8 @@ static __device__ __forceinline__ void multiply(const operands &o, uint32_t p, u
 }
 
 /* The rows of y that this thread loads a column of are row and row + SIDE, ...; row_of[i] < 0: none. */
-static __global__ void __launch_bounds__(THREADS) rotate(const qem_cuda_stage *on_device, const float *y, qem_cuda_rows to)
+static __global__ void __launch_bounds__(THREADS, 2)
+    rotate(const qem_cuda_stage *on_device, const float *y, qem_cuda_rows to)
 {
     QEM_SHARED(operands, shared, [1]);
     operands &o = shared[0];
@@ -119,8 +121,10 @@ static __global__ void __launch_bounds__(THREADS) rotate(const qem_cuda_stage *o
 #pragma unroll
         for (int i = 0; i < PER; i++) {
             const uint32_t q = t / TILE + i * (THREADS / TILE);
-            o.y[y_column][t / DEPTH + i * (THREADS / DEPTH)] = y_row[i] && p + y_column < cols ? __ldg(y_row[i] + p + y_column) : 0;
-            o.rotation[q][r_column] = p + q < cols && left + r_column < cols ? __ldg(rotation + (p + q) * cols + r_column) : 0;
+            o.y[y_column][t / DEPTH + i * (THREADS / DEPTH)] =
+                y_row[i] && p + y_column < cols ? __ldg(y_row[i] + p + y_column) : 0;
+            o.rotation[q][r_column] =
+                p + q < cols && left + r_column < cols ? __ldg(rotation + (p + q) * cols + r_column) : 0;
         }
         __syncthreads();
         if (cols - p >= DEPTH) {
@@ -159,8 +163,8 @@ cudaError_t qem_cuda_rotate(const qem_cuda_host_stage &stage, const qem_cuda_sta
         piece.out = (char *)rows.out + row * rows.row_stride * qem_dtype_size((qem_dtype)rows.dtype);
         piece.sum = rows.sum ? rows.sum + row * rows.cols : nullptr;
         const uint64_t tiles = (piece.rows - 1) / TILE + 1 + (stage.on_device.cells > 1 ? stage.on_device.cells : 0);
-        const cudaError_t error = QEM_LAUNCH(rotate, dim3((uint32_t)across, (uint32_t)tiles), dim3(THREADS), 0, stream, on_device,
-                                             y + row * rows.cols, piece);
+        const cudaError_t error = QEM_LAUNCH(rotate, dim3((uint32_t)across, (uint32_t)tiles), dim3(THREADS), 0, stream,
+                                             on_device, y + row * rows.cols, piece);
         if (error != cudaSuccess) return error;
     }
     return cudaSuccess;

@@ -33,7 +33,8 @@ void qem_cuda_leave(int device, int before)
     if (before != device) (void)cudaSetDevice(before);
 }
 
-qem_status qem_cuda_check_pointer(qem_context *context, const void *pointer, uint64_t alignment, int device, const char *what)
+qem_status qem_cuda_check_pointer(qem_context *context, const void *pointer, uint64_t alignment, int device,
+                                  const char *what)
 {
     cudaPointerAttributes attributes;
     if ((uintptr_t)pointer % alignment)
@@ -43,6 +44,7 @@ qem_status qem_cuda_check_pointer(qem_context *context, const void *pointer, uin
     if (attributes.type != cudaMemoryTypeDevice)
         return qem_fail(context, QEM_ERR_ARGUMENT, "%s is host memory; it has to lie on GPU %d", what, device);
     if (attributes.device != device)
-        return qem_fail(context, QEM_ERR_ARGUMENT, "%s lies on GPU %d, the artifact on GPU %d", what, attributes.device, device);
+        return qem_fail(context, QEM_ERR_ARGUMENT, "%s lies on GPU %d, the artifact on GPU %d", what, attributes.device,
+                        device);
     return QEM_OK;
 }

@@ -12,11 +12,12 @@ qem_status qem_cuda_enter(qem_context *context, int device, int *before);
 void qem_cuda_leave(int device, int before);
 
 /* ARGUMENT where `pointer` is no memory of the device, or not aligned to `alignment` bytes. `what` names it. */
-qem_status qem_cuda_check_pointer(qem_context *context, const void *pointer, uint64_t alignment, int device, const char *what);
+qem_status qem_cuda_check_pointer(qem_context *context, const void *pointer, uint64_t alignment, int device,
+                                  const char *what);
 
-#define QEM_CUDA_TRY(context, call, what)                                          \
-    do {                                                                           \
-        const cudaError_t qem_error_ = (call);                                     \
+#define QEM_CUDA_TRY(context, call, what)                                               \
+    do {                                                                                \
+        const cudaError_t qem_error_ = (call);                                          \
         if (qem_error_ != cudaSuccess) return qem_cuda_fail(context, qem_error_, what); \
     } while (0)
 

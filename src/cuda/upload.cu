@@ -73,8 +73,9 @@ static qem_status make_artifact(qem_context *context, const qem_artifact *artifa
 static qem_status load_kernels(qem_context *context)
 {
     cudaError_t (*const loads[])(void) = { qem_cuda_load_any,     qem_cuda_load_rotate,  qem_cuda_load_outliers,
-                                             qem_cuda_load_vectors, qem_cuda_load_scalars, qem_cuda_load_slabs };
-    for (uint32_t i = 0; i < sizeof loads / sizeof *loads; i++) QEM_CUDA_TRY(context, loads[i](), "loading the GPU's kernels");
+                                           qem_cuda_load_vectors, qem_cuda_load_scalars, qem_cuda_load_slabs };
+    for (uint32_t i = 0; i < sizeof loads / sizeof *loads; i++)
+        QEM_CUDA_TRY(context, loads[i](), "loading the GPU's kernels");
     return QEM_OK;
 }
 
@@ -134,8 +135,8 @@ qem_status qem_artifact_upload(qem_context *context, const qem_artifact *artifac
     return status;
 }
 
-qem_status qem_artifact_upload_to(qem_context *context, const qem_artifact *artifact, int device, void *memory, uint64_t bytes,
-                                  void *stream, qem_device_artifact **uploaded)
+qem_status qem_artifact_upload_to(qem_context *context, const qem_artifact *artifact, int device, void *memory,
+                                  uint64_t bytes, void *stream, qem_device_artifact **uploaded)
 {
     int before;
     if (uploaded) *uploaded = NULL;
@@ -144,8 +145,8 @@ qem_status qem_artifact_upload_to(qem_context *context, const qem_artifact *arti
         return qem_fail(context, QEM_ERR_ARGUMENT, "artifact, memory or uploaded: the pointer is NULL");
     const uint64_t needed = qem_device_artifact_size(artifact);
     if (bytes < needed)
-        return qem_fail(context, QEM_ERR_ARGUMENT, "memory of %llu bytes; the artifact takes %llu", (unsigned long long)bytes,
-                        (unsigned long long)needed);
+        return qem_fail(context, QEM_ERR_ARGUMENT, "memory of %llu bytes; the artifact takes %llu",
+                        (unsigned long long)bytes, (unsigned long long)needed);
     QEM_TRY(qem_cuda_enter(context, device, &before));
     qem_status status = qem_cuda_check_pointer(context, memory, QEM_CUDA_ALIGNMENT, device, "memory");
     if (status == QEM_OK) status = upload(context, artifact, device, memory, (cudaStream_t)stream, uploaded);

@@ -1,8 +1,8 @@
-// Decoding on the device of whatever an artifact can hold, bit for bit what the plain definition says (support/layers.h) and
-// what the CPU decodes.
+// Decoding on the device of whatever an artifact can hold, bit for bit what the plain definition says (support/layers.h)
+// and what the CPU decodes.
 #include <cstdlib>
 #include <filesystem>
-#include <iostream>
+#include <memory>
 
 #include "device.h"
 
@@ -18,6 +18,12 @@ const Context &context()
     return one;
 }
 
+// Every test begins with no kernel loaded, so that uploading has to load all that decoding launches.
+class ResetRunner : public ::testing::EmptyTestEventListener {
+    void OnTestStart(const ::testing::TestInfo &) override { qem_runner::reset(); }
+};
+const bool resets = (::testing::UnitTest::GetInstance()->listeners().Append(new ResetRunner), true);
+
 // Whole and in parts, aligned and not, with gaps and without.
 void check(const Layers &layers)
 {
@@ -28,7 +34,8 @@ void check(const Layers &layers)
         const uint64_t third = a->rows / 3, most = a->rows - a->rows / 5;
         ASSERT_NO_FATAL_FAILURE(check_place(context(), artifact.get(), expected, { 0, a->rows, dtype }));
         ASSERT_NO_FATAL_FAILURE(check_place(context(), artifact.get(), expected, { third, most, dtype, 5, 1 }));
-        ASSERT_NO_FATAL_FAILURE(check_place(context(), artifact.get(), expected, { a->rows / 2, a->rows / 2 + 1, dtype, 0, 3 }));
+        ASSERT_NO_FATAL_FAILURE(
+            check_place(context(), artifact.get(), expected, { a->rows / 2, a->rows / 2 + 1, dtype, 0, 3 }));
     }
 }
 
@@ -90,7 +97,8 @@ TEST(CudaDequantize, CodebooksByGroup)
     for (uint32_t dim : { 1, 2, 4, 5, 8, 20 })
         for (uint64_t cols : { 1, 7, 40, 61 })
             for (int variant = 0; variant < 4; variant++) {
-                SCOPED_TRACE("dim " + std::to_string(dim) + ", cols " + std::to_string(cols) + ", variant " + std::to_string(variant));
+                SCOPED_TRACE("dim " + std::to_string(dim) + ", cols " + std::to_string(cols) + ", variant " +
+                             std::to_string(variant));
                 Layers layers(9, cols, dim * 100 + cols);
                 StageSpec spec = by_group(dim, variant & 1 ? 64 : 11, 0, 0, variant & 1);
                 spec.half = variant & 2;
@@ -245,12 +253,14 @@ TEST(CudaDequantize, RandomLayers)
     for (uint64_t i = 0; i < 150; i++) {
         SCOPED_TRACE("QEM_TEST_SEED=" + std::to_string(seed) + ", artifact " + std::to_string(i));
         Random random(seed + i);
-        const uint64_t rows = 1 + random.below(60), cols = random.below(2) ? 8 * (1 + random.below(20)) : 1 + random.below(130);
+        const uint64_t rows = 1 + random.below(60),
+                       cols = random.below(2) ? 8 * (1 + random.below(20)) : 1 + random.below(130);
         Layers layers(rows, cols, seed + i);
         const uint64_t count = random.below(3) ? 1 : 1 + random.below(4);
         for (uint64_t l = 0; l < count; l++) add_random_layer(random, layers, rows);
         std::vector<uint64_t> elements;
-        for (uint64_t e = random.below(50); random.below(3) == 0 && e < rows * cols; e += 1 + random.below(200)) elements.push_back(e);
+        for (uint64_t e = random.below(50); random.below(3) == 0 && e < rows * cols; e += 1 + random.below(200))
+            elements.push_back(e);
         if (!elements.empty()) layers.add_outliers(elements, random.below(2) ? 4 : 8);
         ASSERT_NO_FATAL_FAILURE(check(layers));
     }
@@ -274,7 +284,8 @@ TEST(CudaDequantize, GoldenFilesAsOnTheCpu)
         host.reset(); /* nothing of it is used any more */
         for (qem_dtype dtype : kTypes)
             for (uint64_t shift : { 0, 1 })
-                ASSERT_NO_FATAL_FAILURE(check_place(context(), artifact.get(), expected, { 0, expected.rows, dtype, 0, shift }));
+                ASSERT_NO_FATAL_FAILURE(
+                    check_place(context(), artifact.get(), expected, { 0, expected.rows, dtype, 0, shift }));
     }
     EXPECT_GE(files, 24);
 }
@@ -287,8 +298,9 @@ uint32_t flag_after(const Layers &layers, qem_dtype dtype, uint64_t shift, uint3
     const Stream stream;
     const DeviceMemory out(layers->rows * layers->cols * 4 + 16), word(4, 0);
     must_cuda(cudaMemcpy(word.get(), &before, 4, cudaMemcpyHostToDevice));
-    context().must(qem_cuda_dequantize(context(), artifact.get(), 0, layers->rows, dtype, out.get() + shift * qem_dtype_size(dtype),
-                                       0, reinterpret_cast<uint32_t *>(word.get()), nullptr, 0, stream));
+    context().must(qem_cuda_dequantize(context(), artifact.get(), 0, layers->rows, dtype,
+                                       out.get() + shift * qem_dtype_size(dtype), 0,
+                                       reinterpret_cast<uint32_t *>(word.get()), nullptr, 0, stream));
     stream.wait();
     uint32_t flag;
     std::memcpy(&flag, word.read().data(), 4);
@@ -346,10 +358,64 @@ TEST(CudaDequantize, OverflowNeedsNoWord)
     const DeviceArtifact artifact = upload(context(), layers.get());
     const Stream stream;
     const DeviceMemory out(32);
-    context().must(qem_cuda_dequantize(context(), artifact.get(), 0, 2, QEM_DTYPE_F16, out.get(), 0, nullptr, nullptr, 0, stream));
+    context().must(
+        qem_cuda_dequantize(context(), artifact.get(), 0, 2, QEM_DTYPE_F16, out.get(), 0, nullptr, nullptr, 0, stream));
     stream.wait();
     const std::vector<unsigned char> bytes = out.read();
     for (size_t i = 0; i < 16; i++) EXPECT_EQ(bytes[2 * i] | bytes[2 * i + 1] << 8, 0x7c00);
+}
+
+// ---- large ----
+
+// More rows than a grid is high.
+TEST(CudaDequantize, ManyRows)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    GTEST_SKIP() << "the rows after the first grid's are what counts here";
+#endif
+    Layers wide(65535 + 6, 129, 1);
+    wide.add_layer(shared(1, 2), {});
+    ASSERT_NO_FATAL_FAILURE(check_place(context(), upload(context(), wide.get()).get(), decode_definition(wide.get()),
+                                        { 0, wide->rows, QEM_DTYPE_F32 }));
+    Layers rotated(32768 * 64 + 70, 1, 2);
+    rotated.add_layer(by_group(1, 2, 0, 2), {});
+    ASSERT_NO_FATAL_FAILURE(check_place(context(), upload(context(), rotated.get()).get(), decode_definition(rotated.get()),
+                                        { 0, rotated->rows, QEM_DTYPE_F32 }));
+}
+
+// Codes beyond bit 2^32 of their stream, of every fast kernel that takes them and of the general one.
+TEST(CudaDequantize, CodesBeyond32Bits)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    GTEST_SKIP() << "half a gigabyte of codes takes too long here";
+#endif
+    const uint64_t cols = 4096, rows = 65536 + 12, bytes = rows * cols * 2;
+    const std::unique_ptr<uint8_t, void (*)(void *)> codes(static_cast<uint8_t *>(std::calloc(bytes + QEM_STREAM_SLACK, 1)),
+                                                           std::free);
+    ASSERT_NE(codes, nullptr);
+    Random random(1);
+    for (uint64_t i = (rows - 8) * cols * 2; i < bytes; i++) codes.get()[i] = static_cast<uint8_t>(random.below(256));
+    Layers layers(1, cols, 1); // its one row of codes gives way to many
+    layers.add_layer(shared(1, 65536), {});
+    qem_artifact *a = const_cast<qem_artifact *>(layers.get());
+    a->rows = a->stages[0].row_end = rows;
+    a->stages[0].codes = codes.get();
+    a->stages[0].codes_bytes = bytes;
+    std::vector<float> expected(8 * cols);
+    for (uint64_t e = 0; e < 8 * cols; e++) {
+        uint16_t code;
+        std::memcpy(&code, codes.get() + ((rows - 8) * cols + e) * 2, 2);
+        expected[e] = a->stages[0].codebook[code];
+    }
+    const DeviceArtifact artifact = upload(context(), a);
+    const Stream stream;
+    for (uint64_t shift : { 0, 1 }) {
+        const DeviceMemory out(8 * cols * 4 + 4);
+        context().must(qem_cuda_dequantize(context(), artifact.get(), rows - 8, rows, QEM_DTYPE_F32, out.get() + 4 * shift,
+                                           0, nullptr, nullptr, 0, stream));
+        stream.wait();
+        EXPECT_EQ(std::memcmp(out.read().data() + 4 * shift, expected.data(), 8 * cols * 4), 0);
+    }
 }
 
 // ---- graphs ----
@@ -367,8 +433,8 @@ TEST(CudaDequantize, InACapturedGraph)
     cudaGraph_t graph;
     cudaGraphExec_t executable;
     must_cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
-    context().must(qem_cuda_dequantize(context(), artifact.get(), 0, 30, QEM_DTYPE_F16, out.get(), 0, nullptr, workspace.get(),
-                                       qem_cuda_dequantize_workspace_size(artifact.get(), 30), stream));
+    context().must(qem_cuda_dequantize(context(), artifact.get(), 0, 30, QEM_DTYPE_F16, out.get(), 0, nullptr,
+                                       workspace.get(), qem_cuda_dequantize_workspace_size(artifact.get(), 30), stream));
     must_cuda(cudaStreamEndCapture(stream, &graph));
     EXPECT_EQ(out.read(), std::vector<unsigned char>(30 * 24 * 2)) << "captured, not run";
     must_cuda(cudaGraphInstantiate(&executable, graph, 0));

@@ -78,8 +78,8 @@ struct Place {
 
 inline std::ostream &operator<<(std::ostream &out, const Place &place)
 {
-    return out << "rows " << place.begin << " .. " << place.end << " as " << qem_dtype_name(place.dtype) << ", gap " << place.gap
-               << ", shift " << place.shift;
+    return out << "rows " << place.begin << " .. " << place.end << " as " << qem_dtype_name(place.dtype) << ", gap "
+               << place.gap << ", shift " << place.shift;
 }
 
 // The bytes of one element, and whether it is a finite number that became infinite.
@@ -102,7 +102,8 @@ constexpr int device_fill = 0xa5;
 struct Output256 {
     Output256(uint64_t cols, const Place &place)
         : size(qem_dtype_size(place.dtype)), stride(cols + place.gap), rows(place.end - place.begin),
-          first(device_guard + place.shift * size), bytes(first + (rows ? (rows - 1) * stride + cols : 0) * size + device_guard)
+          first(device_guard + place.shift * size),
+          bytes(first + (rows ? (rows - 1) * stride + cols : 0) * size + device_guard)
     {
     }
     uint64_t size, stride, rows, first, bytes;
@@ -135,7 +136,8 @@ inline qem_cuda_way way_of(const qem_device_artifact *artifact, const Place &pla
 }
 
 // Every byte of the output and around it, and the overflow word.
-inline void check_place(const Context &context, const qem_device_artifact *artifact, const Matrix &expected, const Place &place)
+inline void check_place(const Context &context, const qem_device_artifact *artifact, const Matrix &expected,
+                        const Place &place)
 {
     const Output256 out(expected.cols, place);
     const Stream stream;
@@ -158,7 +160,8 @@ inline void check_place(const Context &context, const qem_device_artifact *artif
     if (got == wanted) return;
     for (uint64_t at = 0; at < got.size(); at++) {
         if (got[at] == wanted[at]) continue;
-        const int64_t element = (static_cast<int64_t>(at) - static_cast<int64_t>(out.first)) / static_cast<int64_t>(out.size);
+        const int64_t element =
+            (static_cast<int64_t>(at) - static_cast<int64_t>(out.first)) / static_cast<int64_t>(out.size);
         FAIL() << place << ": byte " << at << " of " << got.size() << ", row " << element / static_cast<int64_t>(out.stride)
                << " of these, column " << element % static_cast<int64_t>(out.stride) << ", is " << int(got[at]) << ", not "
                << int(wanted[at]);

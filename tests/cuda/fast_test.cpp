@@ -1,5 +1,5 @@
-// The fast kernels: that they are taken where they should be, and that they give the bits of the general one, which decodes the
-// same rows where the output is not aligned; both are compared with the plain definition.
+// The fast kernels: that they are taken where they should be, and that they give the bits of the general one, which decodes
+// the same rows where the output is not aligned; both are compared with the plain definition.
 #include <cstdlib>
 
 #include "device.h"
@@ -140,8 +140,8 @@ TEST(CudaFast, MinusZero)
     for (bool step : { false, true })
         for (uint64_t k : { 16, 8 }) {
             Layers layers(4, 64, k);
-            layers.add_layer(spec_of(QEM_CODEBOOK_SHARED, 1, k), step ? std::vector<AffineSpec>{ { QEM_AXIS_ROW } } :
-                                                                        std::vector<AffineSpec>());
+            layers.add_layer(spec_of(QEM_CODEBOOK_SHARED, 1, k),
+                             step ? std::vector<AffineSpec>{ { QEM_AXIS_ROW } } : std::vector<AffineSpec>());
             float *book = layers->stages[0].codebook;
             for (uint64_t j = 0; j < k; j += 2) book[j] = -0.0f;
             ASSERT_NO_FATAL_FAILURE(check(layers, step || k == 16 ? QEM_CUDA_SCALARS : QEM_CUDA_VECTORS));
@@ -174,8 +174,8 @@ TEST(CudaFast, Slabs)
         for (uint64_t k : { 1, 3, 16, 100, 256 })
             for (uint64_t cols : { 64, 192 })
                 for (int variant = 0; variant < 4; variant++) {
-                    SCOPED_TRACE("dim " + std::to_string(dim) + ", k " + std::to_string(k) + ", cols " + std::to_string(cols) +
-                                 ", variant " + std::to_string(variant));
+                    SCOPED_TRACE("dim " + std::to_string(dim) + ", k " + std::to_string(k) + ", cols " +
+                                 std::to_string(cols) + ", variant " + std::to_string(variant));
                     StageSpec spec = spec_of(QEM_CODEBOOK_PER_GROUP, dim, k);
                     spec.half = variant & 1;
                     spec.mixed = variant & 2 && (k & (k - 1)) == 0;
@@ -191,8 +191,8 @@ TEST(CudaFast, SlabsWithALevelOfSwaps)
         for (uint64_t k : { 1, 5, 16, 256 })
             for (uint64_t cols : { 32, 96, 224 })
                 for (int variant = 0; variant < 4; variant++) {
-                    SCOPED_TRACE("dim " + std::to_string(dim) + ", k " + std::to_string(k) + ", cols " + std::to_string(cols) +
-                                 ", variant " + std::to_string(variant));
+                    SCOPED_TRACE("dim " + std::to_string(dim) + ", k " + std::to_string(k) + ", cols " +
+                                 std::to_string(cols) + ", variant " + std::to_string(variant));
                     StageSpec spec = spec_of(QEM_CODEBOOK_PER_GROUP, dim, k);
                     spec.levels = 1;
                     spec.half = variant & 1;
@@ -294,13 +294,16 @@ TEST(CudaFast, Random)
             if (steps[0].axis != QEM_AXIS_BLOCK) steps[0].block = 0;
         }
         Layers layers(rows, cols, seed + i);
-        layers.add_layer(spec, steps, random.below(3) || rows < 2 ? std::vector<uint64_t>() : std::vector<uint64_t>{ 1 + random.below(rows - 1) });
+        layers.add_layer(spec, steps,
+                         random.below(3) || rows < 2 ? std::vector<uint64_t>()
+                                                     : std::vector<uint64_t>{ 1 + random.below(rows - 1) });
         if (random.below(3) == 0) layers.add_outliers({ random.below(rows * cols) }, 4);
         const Matrix expected = decode_definition(layers.get());
         const DeviceArtifact artifact = upload(context(), layers.get());
         for (qem_dtype dtype : kTypes) {
             const uint64_t begin = random.below(rows), end = begin + 1 + random.below(rows - begin);
-            const Place place = { begin, end, dtype, 8 * random.below(3), 8 * random.below(3) }, general = { begin, end, dtype, 0, 1 };
+            const Place place = { begin, end, dtype, 8 * random.below(3), 8 * random.below(3) },
+                        general = { begin, end, dtype, 0, 1 };
             ASSERT_NO_FATAL_FAILURE(check_place(context(), artifact.get(), expected, place));
             ASSERT_NO_FATAL_FAILURE(check_place(context(), artifact.get(), expected, general));
         }

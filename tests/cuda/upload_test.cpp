@@ -1,4 +1,5 @@
-// Uploading, and every error of the GPU's functions: the text, the status, and that nothing was written, enqueued or leaked.
+// Uploading, and every error of the GPU's functions: the text, the status, and that nothing was written, enqueued or
+// leaked.
 #include <cstdlib>
 
 #include "device.h"
@@ -97,17 +98,18 @@ TEST_F(CudaApi, MemoryOfTheCallerThatDoesNotDo)
     std::vector<unsigned char> host(bytes + 256);
     unsigned char *aligned = host.data() + (256 - reinterpret_cast<uintptr_t>(host.data()) % 256) % 256;
     qem_device_artifact *uploaded = reinterpret_cast<qem_device_artifact *>(this);
-    expect_error(qem_artifact_upload_to(context, layers.get(), 0, memory.get(), bytes - 1, nullptr, &uploaded), QEM_ERR_ARGUMENT,
-                 "the artifact takes");
+    expect_error(qem_artifact_upload_to(context, layers.get(), 0, memory.get(), bytes - 1, nullptr, &uploaded),
+                 QEM_ERR_ARGUMENT, "the artifact takes");
     EXPECT_EQ(uploaded, nullptr);
-    expect_error(qem_artifact_upload_to(context, layers.get(), 0, memory.get() + 128, bytes, nullptr, &uploaded), QEM_ERR_ARGUMENT,
-                 "not aligned to 256");
+    expect_error(qem_artifact_upload_to(context, layers.get(), 0, memory.get() + 128, bytes, nullptr, &uploaded),
+                 QEM_ERR_ARGUMENT, "not aligned to 256");
     expect_error(qem_artifact_upload_to(context, layers.get(), 0, aligned, bytes, nullptr, &uploaded), QEM_ERR_ARGUMENT,
                  "host memory");
-    expect_error(qem_artifact_upload_to(context, layers.get(), 0, nullptr, bytes, nullptr, &uploaded), QEM_ERR_ARGUMENT, "NULL");
+    expect_error(qem_artifact_upload_to(context, layers.get(), 0, nullptr, bytes, nullptr, &uploaded), QEM_ERR_ARGUMENT,
+                 "NULL");
     qem_runner::machine().devices = 2;
-    expect_error(qem_artifact_upload_to(context, layers.get(), 1, memory.get(), bytes, nullptr, &uploaded), QEM_ERR_ARGUMENT,
-                 "lies on GPU 0");
+    expect_error(qem_artifact_upload_to(context, layers.get(), 1, memory.get(), bytes, nullptr, &uploaded),
+                 QEM_ERR_ARGUMENT, "lies on GPU 0");
 }
 
 TEST_F(CudaApi, UploadsWithoutADevice)
@@ -117,12 +119,15 @@ TEST_F(CudaApi, UploadsWithoutADevice)
     expect_error(qem_artifact_upload(context, nullptr, 0, nullptr, &uploaded), QEM_ERR_ARGUMENT, "NULL");
     expect_error(qem_artifact_upload(context, layers.get(), 0, nullptr, nullptr), QEM_ERR_ARGUMENT, "NULL");
     for (int device : { -1, 1 })
-        expect_error(qem_artifact_upload(context, layers.get(), device, nullptr, &uploaded), QEM_ERR_NO_DEVICE, "there is no GPU");
+        expect_error(qem_artifact_upload(context, layers.get(), device, nullptr, &uploaded), QEM_ERR_NO_DEVICE,
+                     "there is no GPU");
     qem_runner::machine().devices = 0;
-    expect_error(qem_artifact_upload(context, layers.get(), 0, nullptr, &uploaded), QEM_ERR_NO_DEVICE, "no GPU can be used");
+    expect_error(qem_artifact_upload(context, layers.get(), 0, nullptr, &uploaded), QEM_ERR_NO_DEVICE,
+                 "no GPU can be used");
     qem_runner::machine().driver = false;
     uploaded = reinterpret_cast<qem_device_artifact *>(this);
-    expect_error(qem_artifact_upload(context, layers.get(), 0, nullptr, &uploaded), QEM_ERR_NO_DEVICE, "no GPU can be used");
+    expect_error(qem_artifact_upload(context, layers.get(), 0, nullptr, &uploaded), QEM_ERR_NO_DEVICE,
+                 "no GPU can be used");
     EXPECT_EQ(uploaded, nullptr);
     EXPECT_NE(qem_device_artifact_size(layers.get()), 0u) << "needs no device";
 }
@@ -151,7 +156,8 @@ TEST_F(CudaApi, UploadsWhatNoRecipeMakes)
     qem_device_artifact *uploaded;
     layers.step(0, 0).axis = QEM_AXIS_BLOCK;
     layers.step(0, 0).block = 65536;
-    expect_error(qem_artifact_upload(context, layers.get(), 0, nullptr, &uploaded), QEM_ERR_UNSUPPORTED, "columns of a block");
+    expect_error(qem_artifact_upload(context, layers.get(), 0, nullptr, &uploaded), QEM_ERR_UNSUPPORTED,
+                 "columns of a block");
 }
 
 // An allocator that fails at the n-th call and knows what was not released.
@@ -227,7 +233,8 @@ TEST_F(CudaApi, LeavesTheCurrentDevice)
     ASSERT_EQ(qem_device_artifact_query(uploaded, &info), QEM_OK);
     EXPECT_EQ(info.device, 1);
     const DeviceMemory here(20 * 16 * 4);
-    expect_error(qem_cuda_dequantize(context, uploaded, 0, 20, QEM_DTYPE_F32, here.get(), 0, nullptr, here.get(), UINT64_MAX, nullptr),
+    expect_error(qem_cuda_dequantize(context, uploaded, 0, 20, QEM_DTYPE_F32, here.get(), 0, nullptr, here.get(),
+                                     UINT64_MAX, nullptr),
                  QEM_ERR_ARGUMENT, "lies on GPU 0");
     must_cuda(cudaGetDevice(&device));
     EXPECT_EQ(device, 0);
@@ -277,12 +284,14 @@ protected:
 TEST_F(CudaDecodeErrors, Pointers)
 {
     uint32_t host[400] = {};
-    EXPECT_EQ(qem_cuda_dequantize(nullptr, artifact.get(), 0, 1, QEM_DTYPE_F32, out->get(), 0, nullptr, nullptr, 0, nullptr),
-              QEM_ERR_ARGUMENT);
+    EXPECT_EQ(
+        qem_cuda_dequantize(nullptr, artifact.get(), 0, 1, QEM_DTYPE_F32, out->get(), 0, nullptr, nullptr, 0, nullptr),
+        QEM_ERR_ARGUMENT);
     expect_error(qem_cuda_dequantize(context, nullptr, 0, 1, QEM_DTYPE_F32, out->get(), 0, nullptr, nullptr, 0, nullptr),
                  QEM_ERR_ARGUMENT, "NULL");
-    expect_error(qem_cuda_dequantize(context, artifact.get(), 0, 1, QEM_DTYPE_F32, nullptr, 0, nullptr, nullptr, 0, nullptr),
-                 QEM_ERR_ARGUMENT, "NULL");
+    expect_error(
+        qem_cuda_dequantize(context, artifact.get(), 0, 1, QEM_DTYPE_F32, nullptr, 0, nullptr, nullptr, 0, nullptr),
+        QEM_ERR_ARGUMENT, "NULL");
     to = host;
     expect_error(call(0, 1), QEM_ERR_ARGUMENT, "out is host memory");
     to = nullptr;
@@ -311,14 +320,15 @@ TEST_F(CudaDecodeErrors, NumbersAndTypes)
 {
     expect_error(call(3, 2), QEM_ERR_ARGUMENT, "rows 3 .. 2");
     expect_error(call(0, 21), QEM_ERR_ARGUMENT, "rows 0 .. 21 lie outside 0 .. 20");
-    for (qem_dtype dtype : { QEM_DTYPE_NONE, QEM_DTYPE_F64, QEM_DTYPE_U8, static_cast<qem_dtype>(99) })
+    for (qem_dtype dtype : { QEM_DTYPE_NONE, QEM_DTYPE_F64, QEM_DTYPE_U8, QEM_DTYPE_F8_E5M2 })
         expect_error(call(0, 1, dtype), QEM_ERR_ARGUMENT, "output type");
     expect_error(call(0, 1, QEM_DTYPE_F32, 15), QEM_ERR_ARGUMENT, "row stride 15");
     expect_error(call(0, 2, QEM_DTYPE_F32, (uint64_t(1) << 55) + 1), QEM_ERR_ARGUMENT, "2^56");
     scratch_bytes = bytes - 1;
     expect_error(call(0, 20), QEM_ERR_ARGUMENT, "these rows need " + std::to_string(bytes));
-    expect_error(qem_cuda_dequantize(context, artifact.get(), 0, 1, QEM_DTYPE_F32, out->get(), 0, nullptr, nullptr, bytes, nullptr),
-                 QEM_ERR_ARGUMENT, "workspace of 0");
+    expect_error(
+        qem_cuda_dequantize(context, artifact.get(), 0, 1, QEM_DTYPE_F32, out->get(), 0, nullptr, nullptr, bytes, nullptr),
+        QEM_ERR_ARGUMENT, "workspace of 0");
 }
 
 TEST_F(CudaDecodeErrors, NoDevice)
