@@ -55,6 +55,12 @@ void explain_fault(int, siginfo_t *info, void *)
     sigaction(SIGSEGV, &fault_before, nullptr);
 }
 
+bool is_loaded(const void *kernel)
+{
+    const std::lock_guard<std::recursive_mutex> lock(mutex);
+    return kernels.count(kernel) != 0;
+}
+
 cudaError_t allocate(void **pointer, size_t bytes, cudaMemoryType type)
 {
     *pointer = nullptr;
@@ -173,7 +179,7 @@ void check_argument(int index, const void *pointer)
 
 cudaError_t launch(const void *kernel, Work thread, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t handle)
 {
-    const bool loaded = kernels.count(kernel) != 0;
+    const bool loaded = is_loaded(kernel);
     const Call call("the first launch of a kernel", loaded ? kNone : kLoads);
     if (call.error) return call.error;
     if (!stream_is_here(handle)) return remember(cudaErrorInvalidResourceHandle);
@@ -270,7 +276,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
 
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, const void *kernel)
 {
-    const Call call("cudaFuncGetAttributes", kernels.count(kernel) ? kNone : kLoads);
+    const Call call("cudaFuncGetAttributes", is_loaded(kernel) ? kNone : kLoads);
     if (call.error) return call.error;
     const size_t dynamic = kernels.emplace(kernel, the_machine.shared_by_default).first->second;
     *attributes = {};
@@ -283,7 +289,7 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, const void *ke
 
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute, int value)
 {
-    const Call call("cudaFuncSetAttribute", kernels.count(kernel) ? kNone : kLoads);
+    const Call call("cudaFuncSetAttribute", is_loaded(kernel) ? kNone : kLoads);
     if (call.error) return call.error;
     if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout) return cudaSuccess;
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || (size_t)value > the_machine.shared_at_most) {
