@@ -107,6 +107,16 @@ static inline qem_cuda_codes qem_cuda_codes_from(const qem_cuda_stage &stage, ui
     return codes;
 }
 
+/* Codes that make a chunk of so many elements; 0 where they do not make whole ones. Or 1, and an entry makes
+ * 1 << *parts_shift chunks, 8 at most. */
+static inline uint32_t qem_cuda_codes_of_chunk(uint32_t dim, uint32_t elements, uint32_t *parts_shift)
+{
+    *parts_shift = 0;
+    if (dim <= elements) return elements % dim ? 0 : elements / dim;
+    while (dim > elements << *parts_shift) ++*parts_shift;
+    return dim == elements << *parts_shift && *parts_shift <= 3 ? 1 : 0;
+}
+
 /* What each of the ways below takes, for chunks of so many elements; `row` counts from the artifact's first. */
 
 /* Codes of a shared codebook that are nothing but looked up. */
@@ -122,13 +132,19 @@ cudaError_t qem_cuda_decode_scalars(const qem_cuda_host_stage &stage, uint64_t r
                                     const qem_cuda_chunks &to, const qem_cuda_grid &grid, cudaStream_t stream);
 cudaError_t qem_cuda_load_scalars(void);
 
+/* The same for codes of sub-vectors with a shared codebook. */
+int qem_cuda_takes_stepped(const qem_cuda_host_stage &stage, uint32_t elements);
+cudaError_t qem_cuda_decode_stepped(const qem_cuda_host_stage &stage, uint64_t row, uint32_t dtype,
+                                    const qem_cuda_chunks &to, const qem_cuda_grid &grid, cudaStream_t stream);
+cudaError_t qem_cuda_load_stepped(void);
+
 /* Codebooks by group, in slabs, with a level of swaps or none. */
 cudaError_t qem_cuda_decode_slabs(const qem_cuda_host_stage &stage, uint64_t row, uint64_t rows, uint32_t dtype,
                                   const qem_cuda_chunks &to, const qem_cuda_grid &grid, cudaStream_t stream);
 cudaError_t qem_cuda_load_slabs(void);
 
 /* fast.cu: which way decodes a segment's rows, and that; *taken = 0: it is none of these, and nothing was enqueued. */
-enum qem_cuda_way { QEM_CUDA_ANY, QEM_CUDA_VECTORS, QEM_CUDA_SCALARS, QEM_CUDA_SLABS };
+enum qem_cuda_way { QEM_CUDA_ANY, QEM_CUDA_VECTORS, QEM_CUDA_SCALARS, QEM_CUDA_STEPPED, QEM_CUDA_SLABS };
 qem_cuda_way qem_cuda_way_of(const qem_device_artifact *artifact, const qem_cuda_segment &segment,
                              const qem_cuda_rows &rows);
 cudaError_t qem_cuda_decode_fast(const qem_device_artifact *artifact, const qem_cuda_segment &segment,

@@ -10,7 +10,6 @@
 
 /* Chunks that a block of codes_of_bits() makes at once: their codes are whole vectors, whatever the width. */
 #define TILE QEM_CHUNK_TILE
-#define MOST_PARTS_SHIFT 3
 
 /* ---- entries ---- */
 
@@ -185,19 +184,10 @@ static __global__ void __launch_bounds__(QEM_CHUNK_THREADS)
 
 /* ---- which of them ---- */
 
-/* Codes that make a chunk, 0 where they do not make whole ones; or 1 and so many chunks an entry. */
-static uint32_t codes_of_chunk(uint32_t dim, uint32_t elements, uint32_t *parts_shift)
-{
-    *parts_shift = 0;
-    if (dim <= elements) return elements % dim ? 0 : elements / dim;
-    while (dim > elements << *parts_shift) ++*parts_shift;
-    return dim == elements << *parts_shift && *parts_shift <= MOST_PARTS_SHIFT ? 1 : 0;
-}
-
 int qem_cuda_takes_vectors(const qem_cuda_host_stage &stage, uint32_t elements)
 {
     uint32_t parts_shift;
-    return stage.rounded[0] && codes_of_chunk(stage.on_device.dim, elements, &parts_shift);
+    return stage.rounded[0] && qem_cuda_codes_of_chunk(stage.on_device.dim, elements, &parts_shift);
 }
 
 /* A launch, but for the instance. */
@@ -239,7 +229,7 @@ cudaError_t qem_cuda_decode_vectors(const qem_cuda_host_stage &stage, uint64_t r
     const uint32_t size = dtype == QEM_DTYPE_F32 ? 4 : 2;
     const void *book = dtype == QEM_DTYPE_F32 ? (const void *)stage.on_device.book : stage.rounded[dtype == QEM_DTYPE_BF16];
     uint32_t parts_shift;
-    const uint32_t codes = codes_of_chunk(stage.on_device.dim, 16 / size, &parts_shift);
+    const uint32_t codes = qem_cuda_codes_of_chunk(stage.on_device.dim, 16 / size, &parts_shift);
     const vectors_job job = { stage, row - stage.on_device.row_begin, book, size, parts_shift, to, grid, stream };
     const int whole_bytes = stage.on_device.code_bits == 8 && parts_shift == 0;
     switch (codes) {

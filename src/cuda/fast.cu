@@ -39,7 +39,8 @@ qem_cuda_way qem_cuda_way_of(const qem_device_artifact *artifact, const qem_cuda
     if (d.levels) return QEM_CUDA_ANY;
     /* four-bit levels are looked up in registers, also where nothing follows */
     if ((d.code_bits == 4 || d.step_count) && qem_cuda_takes_scalars(stage, wide ? 4 : 8)) return QEM_CUDA_SCALARS;
-    if (d.step_count || rows.cols % d.dim) return QEM_CUDA_ANY; /* a tail would shift the codes of the rows after it */
+    if (rows.cols % d.dim) return QEM_CUDA_ANY; /* a tail would shift the codes of the rows after it */
+    if (d.step_count) return qem_cuda_takes_stepped(stage, wide ? 4 : 8) ? QEM_CUDA_STEPPED : QEM_CUDA_ANY;
     return qem_cuda_takes_vectors(stage, wide ? 4 : 8) ? QEM_CUDA_VECTORS : QEM_CUDA_ANY;
 }
 
@@ -54,5 +55,6 @@ cudaError_t qem_cuda_decode_fast(const qem_device_artifact *artifact, const qem_
     if (!*taken || !make_chunks(rows, &to)) return cudaSuccess;
     if (way == QEM_CUDA_SLABS) return qem_cuda_decode_slabs(stage, rows.row_begin, rows.rows, rows.dtype, to, grid, stream);
     if (way == QEM_CUDA_SCALARS) return qem_cuda_decode_scalars(stage, rows.row_begin, rows.dtype, to, grid, stream);
+    if (way == QEM_CUDA_STEPPED) return qem_cuda_decode_stepped(stage, rows.row_begin, rows.dtype, to, grid, stream);
     return qem_cuda_decode_vectors(stage, rows.row_begin, rows.dtype, to, grid, stream);
 }

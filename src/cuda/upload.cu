@@ -73,7 +73,8 @@ static qem_status make_artifact(qem_context *context, const qem_artifact *artifa
 static qem_status load_kernels(qem_context *context)
 {
     cudaError_t (*const loads[])(void) = { qem_cuda_load_any,     qem_cuda_load_rotate,  qem_cuda_load_outliers,
-                                           qem_cuda_load_vectors, qem_cuda_load_scalars, qem_cuda_load_slabs };
+                                           qem_cuda_load_vectors, qem_cuda_load_scalars, qem_cuda_load_stepped,
+                                           qem_cuda_load_slabs };
     for (uint32_t i = 0; i < sizeof loads / sizeof *loads; i++)
         QEM_CUDA_TRY(context, loads[i](), "loading the GPU's kernels");
     return QEM_OK;

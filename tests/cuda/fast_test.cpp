@@ -109,28 +109,44 @@ TEST(CudaFast, TailsAreNotTaken)
 
 // ---- scalar codes with steps ----
 
+// What fast kernels take, in blocks of whole chunks of each type.
+const std::vector<std::vector<AffineSpec>> step_lists = {
+    { { QEM_AXIS_TENSOR } },
+    { { QEM_AXIS_ROW } },
+    { { QEM_AXIS_COLUMN } },
+    { { QEM_AXIS_BLOCK, 8, true, false } },
+    { { QEM_AXIS_BLOCK, 32 } },
+    { { QEM_AXIS_BLOCK, 24, false, true }, { QEM_AXIS_COLUMN, 0, true, false } },
+    { { QEM_AXIS_ROW, 0, true, false }, { QEM_AXIS_COLUMN, 0, false, true } },
+    { { QEM_AXIS_TENSOR, 0, false, true }, { QEM_AXIS_COLUMN } },
+    { { QEM_AXIS_BLOCK, 65528 } },
+};
+
 TEST(CudaFast, ScalarsOfEveryWidth)
 {
-    const std::vector<std::vector<AffineSpec>> lists = {
-        { { QEM_AXIS_TENSOR } },
-        { { QEM_AXIS_ROW } },
-        { { QEM_AXIS_COLUMN } },
-        { { QEM_AXIS_BLOCK, 8, true, false } },
-        { { QEM_AXIS_BLOCK, 32 } },
-        { { QEM_AXIS_BLOCK, 24, false, true }, { QEM_AXIS_COLUMN, 0, true, false } },
-        { { QEM_AXIS_ROW, 0, true, false }, { QEM_AXIS_COLUMN, 0, false, true } },
-        { { QEM_AXIS_TENSOR, 0, false, true }, { QEM_AXIS_COLUMN } },
-        { { QEM_AXIS_BLOCK, 65528 } },
-    };
     for (uint32_t bits = 1; bits <= 8; bits++)
-        for (size_t i = 0; i < lists.size(); i++)
+        for (size_t i = 0; i < step_lists.size(); i++)
             for (uint64_t cols : { 8, 40, 264 }) {
                 SCOPED_TRACE(std::to_string(bits) + " bits, list " + std::to_string(i) + ", cols " + std::to_string(cols));
                 const qem_codebook_kind kinds[] = { QEM_CODEBOOK_SHARED, QEM_CODEBOOK_UNIFORM, QEM_CODEBOOK_TABLE };
                 const uint64_t most = uint64_t(1) << bits;
                 Layers layers(13, cols, bits * 100 + i + cols);
-                layers.add_layer(spec_of(kinds[i % 3], 1, i % 2 ? most : most / 2 + 1), lists[i]);
+                layers.add_layer(spec_of(kinds[i % 3], 1, i % 2 ? most : most / 2 + 1), step_lists[i]);
                 ASSERT_NO_FATAL_FAILURE(check(layers, QEM_CUDA_SCALARS));
+            }
+}
+
+TEST(CudaFast, VectorsWithSteps)
+{
+    for (uint32_t dim : { 2, 4, 8, 16, 32 })
+        for (uint64_t k : { 1, 3, 16, 100, 256, 1000 })
+            for (size_t i = 0; i < step_lists.size(); i++) {
+                SCOPED_TRACE("dim " + std::to_string(dim) + ", k " + std::to_string(k) + ", list " + std::to_string(i));
+                StageSpec spec = spec_of(QEM_CODEBOOK_SHARED, dim, k);
+                spec.half = i % 2;
+                Layers layers(i % 3 ? 17 : 61, i % 3 ? 192 : 64, dim * k + i);
+                layers.add_layer(spec, step_lists[i]);
+                ASSERT_NO_FATAL_FAILURE(check(layers, QEM_CUDA_STEPPED));
             }
 }
 
@@ -289,7 +305,7 @@ TEST(CudaFast, Random)
         if (!spec.mixed && bits) spec.k -= random.below(spec.k / 2);
         const uint64_t step = dim > 8 ? dim : 8, rows = 1 + random.below(300), cols = step * (1 + random.below(20));
         std::vector<AffineSpec> steps;
-        if (!by_group && dim == 1 && random.below(2)) {
+        if (!by_group && random.below(2)) {
             steps.push_back({ static_cast<qem_axis>(random.below(4)), 8 * (1 + random.below(6)) });
             if (steps[0].axis != QEM_AXIS_BLOCK) steps[0].block = 0;
         }
