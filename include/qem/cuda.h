@@ -15,7 +15,8 @@
  *     the stream, or every run of the graph, has passed it.
  *   - Errors are those that are known when the call is made, and then nothing was enqueued; what happens on the device later is
  *     reported by the CUDA runtime at the caller's next synchronization.
- *   - The current device of the calling thread is the same after a call as before it.
+ *   - The current device of the calling thread is the same after a call as before it. Where it is not the artifact's, going back
+ *     may make the runtime set up a context on it: on machines with several GPUs call with the artifact's device current.
  *   - Any context serves (contexts of QEM_DEVICE_CPU too): it holds the text of the last error and the host's allocator. A
  *     context serves one thread at a time, a device artifact any number of threads and streams, each thread with a context.
  *   - In a build without CUDA, or where there is no driver or no GPU, the calls return QEM_ERR_NO_DEVICE.

@@ -51,7 +51,7 @@ static qem_status check_pointers(qem_context *context, const job &job)
     const int device = job.artifact->device;
     QEM_TRY(qem_cuda_check_pointer(context, job.out, qem_dtype_size(job.dtype), device, "out"));
     if (job.overflow) QEM_TRY(qem_cuda_check_pointer(context, job.overflow, sizeof *job.overflow, device, "overflow"));
-    if (qem_cuda_dequantize_workspace_size(job.artifact, 1) == 0) return QEM_OK;
+    if (qem_cuda_dequantize_workspace_size(job.artifact, job.row_end - job.row_begin) == 0) return QEM_OK;
     return qem_cuda_check_pointer(context, job.workspace, WORKSPACE_ALIGNMENT, device, "workspace");
 }
 

@@ -3,12 +3,17 @@
 qem_status qem_cuda_fail(qem_context *context, cudaError_t error, const char *what)
 {
     qem_status status = QEM_ERR_INTERNAL;
+    (void)cudaGetLastError(); /* reported here: the caller's next check of its own launches must not find it */
     switch (error) {
     case cudaErrorMemoryAllocation: status = QEM_ERR_MEMORY; break;
     case cudaErrorNoDevice:
     case cudaErrorInsufficientDriver:
     case cudaErrorInvalidDevice:
     case cudaErrorNoKernelImageForDevice:
+    case cudaErrorUnsupportedPtxVersion:
+    case cudaErrorJitCompilerNotFound:
+    case cudaErrorDevicesUnavailable:
+    case cudaErrorSystemNotReady:
     case cudaErrorInitializationError:
     case cudaErrorStubLibrary:
     case cudaErrorSystemDriverMismatch: status = QEM_ERR_NO_DEVICE; break;

@@ -341,6 +341,18 @@ TEST_F(CudaDecodeErrors, NoDevice)
 TEST_F(CudaDecodeErrors, EmptyRangesEnqueueNothing)
 {
     for (uint64_t row : { 0, 7, 20 }) context.must(call(row, row));
+    for (uint64_t row : { 0, 7, 20 }) // nor do they need a workspace
+        context.must(qem_cuda_dequantize(context, artifact.get(), row, row, QEM_DTYPE_F32, out->get(), 0, nullptr, nullptr, 0,
+                                         nullptr));
+}
+
+TEST_F(CudaDecodeErrors, LeaveNoErrorBehind)
+{
+    qem_device_artifact *none;
+    EXPECT_EQ(qem_artifact_upload(context, layers.get(), 99, nullptr, &none), QEM_ERR_NO_DEVICE);
+    scratch = reinterpret_cast<void *>(16); // no memory of anything
+    EXPECT_NE(call(0, 1), QEM_OK);
+    EXPECT_EQ(cudaGetLastError(), cudaSuccess);
 }
 
 TEST_F(CudaApi, Workspace)
