@@ -128,7 +128,7 @@ def machine(found):
         runs.setdefault(tuple((key, row[key]) for key in row if key not in ("experiment", "seconds")), []).append(row)
     for key, rows in runs.items():
         about = dict(key)
-        data = f"a data folder, at most {about['rows']} rows of a file" if about["data"] else "generated data only"
+        data = f"a data folder, at most {about['rows']} rows of a file (ladder: all)" if about["data"] else "generated data only"
         yield (f"- {', '.join(row['experiment'] for row in rows)}: qem {about['version']}, {about['cpu']}, "
                f"{about['threads']} thread{'s' * (about['threads'] > 1)}, {about['isa']}; synthetic matrices: "
                f"{about['seeds']}; {data}; {sum(row['seconds'] for row in rows):.0f} s."
