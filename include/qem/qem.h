@@ -620,6 +620,12 @@ QEM_API qem_status qem_file_open(qem_context *context, const char *path, qem_fil
 /* Closes and sets *file to NULL; views into it become invalid, artifacts read from it stay valid. */
 QEM_API void qem_file_close(qem_file **file);
 
+/*
+ * Gives back the memory of the pages of the file that were read so far; what is read again comes from the disk again. Views
+ * and pointers into the file stay valid. For programs that go through files larger than the memory they may take.
+ */
+QEM_API void qem_file_discard(const qem_file *file);
+
 QEM_API qem_file_kind qem_file_get_kind(const qem_file *file);
 
 /* Tensors as the file stores them (an artifact's parts are listed one by one). */
@@ -662,10 +668,16 @@ QEM_API qem_status qem_file_load(qem_context *context, const qem_file *file, con
 /*
  * Writes a .safetensors file: artifacts, and tensors passed through unchanged. The file appears under its final name only
  * in qem_writer_commit: written to a temporary name in the same directory, synced, renamed. What is added is borrowed
- * and must stay valid until commit or abort.
+ * and must stay valid until commit or abort, unless the writer has a spool.
  */
 typedef struct qem_writer qem_writer;
 QEM_API qem_status qem_writer_create(qem_context *context, const char *path, qem_writer **writer);
+/*
+ * From now on the bytes of what is added are copied at once to a file without a name in the directory of `path`, and nothing
+ * is borrowed any more: for files larger than memory. The file written is the same to the byte. Before the first add.
+ * Errors: ARGUMENT, IO.
+ */
+QEM_API qem_status qem_writer_spool(qem_context *context, qem_writer *writer);
 QEM_API qem_status qem_writer_add_artifact(qem_context *context, qem_writer *writer, const qem_artifact *artifact);
 /* `tensor`: name, dtype, rank, shape, data, bytes are used. Errors: CLASH when a name is there already, ARGUMENT, MEMORY. */
 QEM_API qem_status qem_writer_add_tensor(qem_context *context, qem_writer *writer, const qem_tensor_info *tensor);
@@ -725,6 +737,12 @@ QEM_API qem_status qem_nearest(qem_context *context, const qem_view *points, uin
  */
 QEM_API qem_status qem_quantiles(qem_context *context, const qem_view *view, uint32_t dim, uint32_t intervals,
                                  float *cuts);
+
+/*
+ * A view of any type and strides as floats: out, rows x cols, row-major, of no overlap with the view. F64 is rounded to nearest
+ * even. Errors: ARGUMENT, DATA (an element is not finite, or beyond f32), MEMORY.
+ */
+QEM_API qem_status qem_to_f32(qem_context *context, const qem_view *view, float *out);
 
 /* Bytes of the swap maps of a rows x cols matrix with `levels` levels; 0 for levels 0. */
 QEM_API uint64_t qem_swap_map_bytes(uint64_t rows, uint64_t cols, uint32_t levels);
