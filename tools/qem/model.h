@@ -77,6 +77,8 @@ bool cli_output_has(const cli_output *output, const char *shard);
 int cli_output_finished(cli_output *output, const char *shard);
 /* What is left when all shards are there: the other files, the index, the manifest's last word. */
 int cli_output_complete(qem_context *context, cli_output *output, const cli_model *model);
+/* After an error: takes the directory away again if no shard was finished. */
+void cli_output_discard(const cli_output *output);
 void cli_output_close(cli_output *output);
 
 /* A directory that is made, or there and empty. */

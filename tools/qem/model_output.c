@@ -303,6 +303,12 @@ int cli_output_complete(qem_context *context, cli_output *output, const cli_mode
     return save_manifest(output);
 }
 
+void cli_output_discard(const cli_output *output)
+{
+    if (output->manifest == NULL || json_array_size(json_object_get(output->manifest, "finished")) > 0) return;
+    if (unlinkat(output->lock, CLI_MANIFEST, 0) == 0) rmdir(output->path); /* fails, as it should, where something else lies there */
+}
+
 void cli_output_close(cli_output *output)
 {
     if (output->path != NULL && output->lock >= 0) close(output->lock);

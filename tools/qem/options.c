@@ -142,7 +142,7 @@ static const option_row rows[] = {
     TEXT("reuse", 0, "ARTIFACT", CMD_QUANTIZE, reuse, "encode against the codebooks of this file, fit nothing"),
     FLAG("dry-run", 0, CMD_QUANTIZE, dry_run, "say what it would cost, write nothing"),
     NUMBER("rows", "A:B", CMD_DEQUANTIZE, KIND_RANGE, row_begin, 0, 0, false, "rows A .. B-1 only, counted from 0"),
-    CHOICE("dtype", "f32|f16|bf16", CMD_DEQUANTIZE, dtype, dtype_choices, false, "type of the result (default f32)"),
+    CHOICE("dtype", "f32|f16|bf16", CMD_DEQUANTIZE, dtype, dtype_choices, false, "type of the result (default f32; of models the type before)"),
     NUMBER("rows", "N", CMD_GENERATE, KIND_U64, rows, 1, 281474976710655.0, false, "default 1024"),
     NUMBER("cols", "N", CMD_GENERATE, KIND_U64, cols, 1, 281474976710655.0, false, "default 128"),
     NUMBER("outlier-rate", "P", CMD_GENERATE, KIND_REAL, outlier_rate, 0, 1, false,

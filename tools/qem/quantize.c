@@ -388,6 +388,7 @@ static int quantize_directory(quantize_job *job)
     if (result == CLI_OK && !dry) result = cli_output_plan(&job->output, job->resumed, &job->model);
     if (result == CLI_OK) result = work_on_directory(job);
     if (result == CLI_OK && !dry) result = cli_output_complete(job->context, &job->output, &job->model);
+    if (result != CLI_OK && !job->resumed) cli_output_discard(&job->output);
     return result;
 }
 
