@@ -454,7 +454,7 @@ typedef struct qem_trial {
     uint32_t version;
     qem_status status;       /* QEM_OK, or why it is out: BUDGET, RANGE, UNSUPPORTED (the sample is too small for its k), ... */
     qem_recipe recipe;       /* with the budget as asked */
-    double mse;              /* on the sample, carried over to the whole matrix; NaN without status OK */
+    double mse;              /* on the sample, carried over to the whole matrix; weighted by importance; NaN without status OK */
     double final_mse;        /* of the whole matrix where it was fitted on all of it, else NaN */
     double seconds;          /* of all its fits in the search */
     uint64_t reserved[8];
@@ -470,8 +470,8 @@ typedef struct qem_trial {
  * tried as long as one of them is better (effort 1: twice, 2: four times, 3: six). The best trial is then fitted on the whole
  * matrix (effort 2: the three best, 3: four), and the next ones too as long as they promise clearly less error than was
  * reached. Samples are spread rows (columns, where each group has a codebook), the same for every thread count; so is the
- * result. Importance weighs the
- * fits; what is compared is the plain mean squared error also then. Residual layers and lopq are not tried.
+ * result. With importance the fits and what is compared are weighted: the mse of trials is then sum(weight * error^2) /
+ * sum(weight). Residual layers and lopq are not tried.
  * best: the recipe found, its importance borrowed as before. trials: room for QEM_MOST_TRIALS, or NULL; *trial_count (NULL only
  * without trials) of them are filled: those with a final_mse by that, the others by mse, those that are out last.
  * artifact: NULL, or out: the matrix quantized by the best recipe, as by qem_quantize with that `name`.
