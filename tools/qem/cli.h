@@ -290,6 +290,9 @@ typedef struct cli_result {
     char reason[512];   /* why not */
     double quantize_ratio, dequantize_ratio; /* to the first method at this theta; NaN if it has none */
     qem_context_info where;
+    bool compared;           /* with the first device's result, which stands before */
+    bool codes_equal;
+    double device_difference; /* the largest of decoded elements */
 } cli_result;
 
 /* Is gnuplot there, and can the picture be written? CLI_OK, or one line on stderr. */
@@ -297,8 +300,9 @@ int cli_plot_check(const char *path);
 /* MSE against stored bits per element, one line a method, as SVG. */
 int cli_plot(const char *path, const char *title, const cli_result *results, uint32_t count);
 
-void cli_compare_header(FILE *out);
-void cli_compare_row(FILE *out, const cli_result *result);
+/* `devices`: the table has columns for the device, and for the second one beside the first. */
+void cli_compare_header(FILE *out, bool devices);
+void cli_compare_row(FILE *out, const cli_result *result, bool devices);
 int cli_compare_csv(const char *path, const cli_result *results, uint32_t count);
 json_t *cli_compare_json(const cli_result *results, uint32_t count);
 
