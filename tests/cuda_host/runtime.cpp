@@ -272,6 +272,18 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
     return cudaSuccess;
 }
 
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
+{
+    const Call call("cudaGetDeviceProperties");
+    if (call.error) return call.error;
+    if (device < 0 || device >= the_machine.devices) return remember(cudaErrorInvalidDevice);
+    *properties = {};
+    snprintf(properties->name, sizeof properties->name, "kernel host runner");
+    properties->major = the_machine.major;
+    properties->minor = the_machine.minor;
+    return cudaSuccess;
+}
+
 /* --- kernels --- */
 
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, const void *kernel)
