@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define LEAST_BLOCK ((uint64_t)1 << 20)
+#define LEAST_BLOCK ((uint64_t)1 << 17)
 #define MOST_KEPT ((uint64_t)64 << 20) /* bytes of scratch that a context keeps between calls */
 
 /* ---- the table ---- */

@@ -157,6 +157,7 @@ static unit_sums plan(stats_job *job, qem_axis axis, uint64_t block)
         u.last_elements = cols - (u.of_row - 1) * block;
         break;
     }
+    if (job->group > rows) job->group = rows; /* threads go through all of a group together */
     job->across = (cols - 1) / job->width + 1;
     job->parts = ((rows - 1) / job->group + 1) * job->across;
     u.count = job->parts / u.units;

@@ -105,12 +105,16 @@ inline std::vector<float> weights(Random &random, size_t n)
     return w;
 }
 
+inline const Primitives &of_device(qem_device device)
+{
+    static const Primitives cpu(QEM_DEVICE_CPU), gpu(QEM_DEVICE_CUDA);
+    return device == QEM_DEVICE_CPU ? cpu : gpu;
+}
+
 // What a primitive does on both devices: run(primitives) returns the bits of all its results, which have to be the same.
 template <typename Run> void both(const std::string &what, Run run)
 {
-    static const Primitives cpu(QEM_DEVICE_CPU);
-    static const Primitives gpu(QEM_DEVICE_CUDA);
-    expect_same(run(cpu), run(gpu), what);
+    expect_same(run(of_device(QEM_DEVICE_CPU)), run(of_device(QEM_DEVICE_CUDA)), what);
 }
 
 // Bytes of any tables, one after another.

@@ -210,6 +210,8 @@ inline unsigned __float_as_uint(float x) { return qem_bits<unsigned>(x); }
 inline int __float_as_int(float x) { return qem_bits<int>(x); }
 inline float __uint_as_float(unsigned x) { return qem_bits<float>(x); }
 inline float __int_as_float(int x) { return qem_bits<float>(x); }
+inline double __longlong_as_double(long long x) { return qem_bits<double>(x); }
+inline long long __double_as_longlong(double x) { return qem_bits<long long>(x); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
 inline int __ffs(int x) { return __builtin_ffs(x); }
