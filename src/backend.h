@@ -301,6 +301,13 @@ typedef struct qem_backend {
     /* fused: unpack, look up, inverse swaps, add stages, convert, store */
     qem_status (*decode)(qem_context *, const qem_decode_args *args);
 
+    /* An artifact, which lies in host memory, made ready to be decoded as often as wanted: rows to `out`, device memory, row
+     * row_begin first. Ended by close_artifact. All NULL where host memory is the device's: decode then reads it in place. */
+    qem_status (*open_artifact)(qem_context *, const qem_artifact *artifact, void **opened);
+    qem_status (*decode_artifact)(qem_context *, void *opened, uint64_t row_begin, uint64_t row_end, qem_dtype dtype, void *out,
+                                  uint64_t row_stride, int *overflow /* host */);
+    void (*close_artifact)(qem_context *, void *opened);
+
     /* products on codes, both NULL where there are none; the workspace's bytes depend on the stages, the shape, batch, x_dtype and the context's threads */
     uint64_t (*matmul_workspace)(const qem_context *, const qem_matmul_args *args);
     void (*matmul)(qem_context *, const qem_matmul_args *args);

@@ -54,6 +54,9 @@ static constexpr qem_backend make_table()
     b.cross_product = qem_cuda_cross_product;
     b.pack = qem_cuda_pack;
     b.decode = qem_cuda_decode;
+    b.open_artifact = qem_cuda_open_artifact;
+    b.decode_artifact = qem_cuda_decode_artifact;
+    b.close_artifact = qem_cuda_close_artifact;
     b.error_sums = qem_cuda_error_sums;
     b.sum = qem_cuda_sum;
     return b; /* without products on codes: matmul stays NULL */

@@ -169,6 +169,10 @@ qem_status qem_cuda_cross_product(qem_context *context, const float *a, const fl
                                   uint64_t cols_b, double *product);
 qem_status qem_cuda_pack(qem_context *context, const uint32_t *labels, uint64_t count, uint32_t bits, uint8_t *stream);
 qem_status qem_cuda_decode(qem_context *context, const qem_decode_args *args);
+qem_status qem_cuda_open_artifact(qem_context *context, const qem_artifact *artifact, void **opened);
+qem_status qem_cuda_decode_artifact(qem_context *context, void *opened, uint64_t row_begin, uint64_t row_end, qem_dtype dtype,
+                                    void *out, uint64_t row_stride, int *overflow);
+void qem_cuda_close_artifact(qem_context *context, void *opened);
 qem_status qem_cuda_error_sums(qem_context *context, const float *x, const float *y, uint64_t count, qem_error_sums *sums);
 qem_status qem_cuda_sum(qem_context *context, const float *x, uint64_t count, double center, double *sum, double *squared);
 
