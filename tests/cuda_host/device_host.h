@@ -178,6 +178,13 @@ template <typename T> T atomicAdd(T *at, typename qem_as_is<T>::type value)
     return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
 }
 template <typename T> T atomicOr(T *at, typename qem_as_is<T>::type v) { return __atomic_fetch_or(at, v, __ATOMIC_RELAXED); }
+template <typename T> T atomicMax(T *at, typename qem_as_is<T>::type value)
+{
+    static_assert(std::is_integral_v<T>, "as the device's");
+    T before = __atomic_load_n(at, __ATOMIC_RELAXED);
+    if (before < value) __atomic_store_n(at, value, __ATOMIC_RELAXED); /* no other thread runs in between */
+    return before;
+}
 
 /* --- bits and arithmetic --- */
 
@@ -193,6 +200,8 @@ inline unsigned __float_as_uint(float x) { return qem_bits<unsigned>(x); }
 inline int __float_as_int(float x) { return qem_bits<int>(x); }
 inline float __uint_as_float(unsigned x) { return qem_bits<float>(x); }
 inline float __int_as_float(int x) { return qem_bits<float>(x); }
+inline long long __double_as_longlong(double x) { return qem_bits<long long>(x); }
+inline double __longlong_as_double(long long x) { return qem_bits<double>(x); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
 inline int __ffs(int x) { return __builtin_ffs(x); }
