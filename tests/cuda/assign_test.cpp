@@ -226,6 +226,19 @@ TEST(CudaRefine, PassesAndTails)
         }
 }
 
+// The first pass moves the centroids though no label changes; later ones end the call.
+TEST(CudaRefine, LabelsThatAreNearestAlready)
+{
+    Refinement r(gaussian(60, 4, 3), 2, 7, 1);
+    r.passes = 0;
+    r.start.labels = r.on_cpu().labels;
+    for (uint32_t passes : { 1, 5 }) {
+        r.passes = passes;
+        r.check(std::to_string(passes) + " passes");
+        EXPECT_NE(r.on_gpu().codebook, r.start.codebook);
+    }
+}
+
 // More centroids than points, or centroids far away: clusters without members in every pass.
 TEST(CudaRefine, EmptyClusters)
 {

@@ -247,16 +247,22 @@ TEST(CudaKmeans, WeightsOfPointsAndElements)
             }
 }
 
-// The sums of the draws keep their scale until they have become small: an outlier that is drawn makes that happen.
+// The sums of the draws keep their scale until they have become small. Points whose distances shrink by the same factor again
+// and again make that happen, on the way through sums of few digits.
 TEST(CudaKmeans, DrawsByWeightUnderAFinerScale)
 {
-    Matrix m = gaussian(80, 1, 4);
-    m.at(7, 0) = 1e9f;
-    m.at(8, 0) = -1e5f;
-    Calls calls(m, 1);
-    calls.weigh(Weights::points, weights_of(80, 4, 0));
-    calls.add_all(30);
-    calls.check();
+    Matrix m(120, 1);
+    for (uint64_t i = 0; i < m.rows; i++)
+        m.at(i, 0) = static_cast<float>(std::ldexp(1.0 + 0.37 * static_cast<double>(i % 6), 40 - 3 * static_cast<int>(i / 6)));
+    for (uint64_t seed = 0; seed < 4; seed++) {
+        Calls calls(m, 1);
+        calls.weigh(Weights::points, weights_of(m.rows, seed, 0));
+        calls.add_all(90);
+        calls.seed = seed;
+        calls.iterations = 1;
+        calls.check();
+        if (HasFatalFailure()) return;
+    }
 }
 
 TEST(CudaKmeans, WarmStartsWithWeights)
