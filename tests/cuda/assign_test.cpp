@@ -172,7 +172,7 @@ struct Refinement {
     }
     Refined on_gpu() const
     {
-        const Gpu gpu;
+        const Context gpu(qem_test::on_gpu());
         Refined out;
         uint64_t offsets[3];
         const OnDevice<float> x(m.x), codebook(start.codebook);

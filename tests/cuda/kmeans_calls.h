@@ -28,17 +28,11 @@ private:
     size_t count_;
 };
 
-// A context whose primitives are those of the GPU.
-class Gpu {
-public:
-    explicit Gpu(const Options &options = Options()) : context_(options) { context_.must(qem_cuda_context_begin(context_, 0)); }
-    ~Gpu() { qem_cuda_context_end(context_); }
-    operator qem_context *() const { return context_; }
-    std::string error() const { return context_.error(); }
-
-private:
-    Context context_;
-};
+inline Options on_gpu(Options options = Options())
+{
+    options.device = QEM_DEVICE_CUDA;
+    return options;
+}
 
 struct Outcome {
     qem_status status = QEM_OK;
@@ -121,7 +115,7 @@ struct Calls {
     }
     Outcome on_gpu(const Options &options = Options()) const
     {
-        const Gpu gpu(options);
+        const Context gpu(qem_test::on_gpu(options));
         Outcome out = begin();
         const OnDevice<float> x(m.x), w(weight), codebook(out.codebook);
         const OnDevice<uint32_t> labels_there(out.labels);

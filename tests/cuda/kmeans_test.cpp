@@ -320,7 +320,7 @@ TEST(CudaKmeans, OutOfDeviceMemory)
     calls.add_all(4);
     qem_runner::machine().memory = 100000;
     const Outcome out = [&] {
-        const Gpu gpu;
+        const Context gpu(qem_test::on_gpu());
         qem_kmeans_args args = {};
         args.points = calls.cut;
         args.problems = calls.problems.data();

@@ -178,12 +178,22 @@ template <typename T> T atomicAdd(T *at, typename qem_as_is<T>::type value)
     return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
 }
 template <typename T> T atomicOr(T *at, typename qem_as_is<T>::type v) { return __atomic_fetch_or(at, v, __ATOMIC_RELAXED); }
+template <typename T> T atomicCAS(T *at, typename qem_as_is<T>::type expected, typename qem_as_is<T>::type value)
+{
+    __atomic_compare_exchange_n(at, &expected, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+    return expected;
+}
+template <typename T> T atomicMin(T *at, typename qem_as_is<T>::type value)
+{
+    T old = __atomic_load_n(at, __ATOMIC_RELAXED);
+    while (value < old && !__atomic_compare_exchange_n(at, &old, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+    return old;
+}
 template <typename T> T atomicMax(T *at, typename qem_as_is<T>::type value)
 {
-    static_assert(std::is_integral_v<T>, "as the device's");
-    T before = __atomic_load_n(at, __ATOMIC_RELAXED);
-    if (before < value) __atomic_store_n(at, value, __ATOMIC_RELAXED); /* no other thread runs in between */
-    return before;
+    T old = __atomic_load_n(at, __ATOMIC_RELAXED);
+    while (value > old && !__atomic_compare_exchange_n(at, &old, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+    return old;
 }
 
 /* --- bits and arithmetic --- */
