@@ -1,7 +1,7 @@
 /*
- * Labels of sub-vectors against fixed codebooks: those of new rows. A codebook is centred by its own mean and scaled by its own
- * extent, so that a label does not depend on which other rows are there. Where elements have weights, each point's are scaled
- * by their own largest one, and a point whose weights are all the same is searched as one without.
+ * Labels of sub-vectors against fixed codebooks: those of new rows. A codebook is centred by its own mean and scaled by its
+ * own extent, so that a label does not depend on which other rows are there. Where elements have weights, each point's are
+ * scaled by their own largest one, and a point whose weights are all the same is searched as one without.
  */
 #include "kmeans_device.cuh"
 
@@ -11,7 +11,8 @@
 
 /* Means of components first .. first + cols - 1: the sum of a component goes in the order of the entries, in double, by one
  * thread; the others fetch. */
-static __device__ void sum_columns(const float *stored, const qem_km_problem &p, uint32_t first, uint32_t cols, double *mean)
+static __device__ void sum_columns(const float *stored, const qem_km_problem &p, uint32_t first, uint32_t cols,
+                                   double *mean)
 {
     QEM_SHARED(float, stage, [STAGE]);
     const uint32_t rows = STAGE / cols;
@@ -118,8 +119,8 @@ static uint64_t cut_problems(const qem_kmeans_args *args, uint64_t most, qem_pro
     return count;
 }
 
-static qem_status label_batches(qem_context *context, const qem_kmeans_args *args, const qem_km_wish *wish, qem_km_found *found,
-                                uint64_t most_bytes)
+static qem_status label_batches(qem_context *context, const qem_kmeans_args *args, const qem_km_wish *wish,
+                                qem_km_found *found, uint64_t most_bytes)
 {
     {
         qem_cuda_call call(context);

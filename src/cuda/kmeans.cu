@@ -22,7 +22,8 @@ qem_status qem_km_check_range(qem_km_set *set)
     uint32_t beyond;
     QEM_TRY(set->call->to_host(&beyond, set->view.flags + 1, sizeof beyond));
     if (!beyond) return QEM_OK;
-    return qem_fail(set->call->context, QEM_ERR_RANGE, "a centroid is beyond the range of f16 (65504); store the codebook as f32");
+    return qem_fail(set->call->context, QEM_ERR_RANGE,
+                    "a centroid is beyond the range of f16 (65504); store the codebook as f32");
 }
 
 /* Moves the centroids until all problems are done. The host waits once a pass, for how many are not. */
@@ -147,7 +148,8 @@ qem_status qem_cuda_kmeans_within(qem_context *context, const qem_kmeans_args *a
     job.context = context;
     job.args = args;
     QEM_TRY(qem_report_progress(context, "k-means", 0.0));
-    QEM_TRY(qem_allocate(context, args->problem_count, sizeof(qem_problem) + sizeof(uint64_t) + sizeof(qem_km_found), &memory));
+    const uint64_t bytes = sizeof(qem_problem) + sizeof(uint64_t) + sizeof(qem_km_found);
+    QEM_TRY(qem_allocate(context, args->problem_count, bytes, &memory));
     job.problems = (qem_problem *)memory;
     job.numbers = (uint64_t *)(job.problems + args->problem_count);
     job.found = (qem_km_found *)(job.numbers + args->problem_count);

@@ -1,14 +1,14 @@
 /*
- * k-means, labels against fixed codebooks, and the refinement of a shared codebook on the GPU: the same results to the last bit
- * as src/cpu's. All three work on a set of problems at once, each kernel on all of them: on tiles of up to QEM_KM_TILE points of
- * one problem, on runs of QEM_KM_THREADS of its centroids, or with one block a problem. What a problem has come to (its scale,
- * the centroids drawn, whether it is done) is on the device; the host reads one number a pass.
+ * k-means, labels against fixed codebooks, and the refinement of a shared codebook on the GPU: the same results to the last
+ * bit as src/cpu's. All three work on a set of problems at once, each kernel on all of them: on tiles of up to QEM_KM_TILE
+ * points of one problem, on runs of QEM_KM_THREADS of its centroids, or with one block a problem. What a problem has come
+ * to (its scale, the centroids drawn, whether it is done) is on the device; the host reads one number a pass.
  *
- * A point has a slot. Slots of a problem go by the order of its points, which decides draws and ties: the full sub-vectors in
- * ascending id, then those of the tail group, which begin a tile of their own. Points are gathered into structure-of-arrays
- * form, centred and scaled. The search looks at every centroid for every point. The CPU's box trees could leave out most of
- * them in few dimensions (labels would stay the same); here they would need the points in k-d order, and a walk that differs
- * from point to point, in each warp.
+ * A point has a slot. Slots of a problem go by the order of its points, which decides draws and ties: the full sub-vectors
+ * in ascending id, then those of the tail group, which begin a tile of their own. Points are gathered into
+ * structure-of-arrays form, centred and scaled. The search looks at every centroid for every point. The CPU's box trees
+ * could leave out most of them in few dimensions (labels would stay the same); here they would need the points in k-d
+ * order, and a walk that differs from point to point, in each warp.
  *
  * Every sum is of 64-bit integers, so the order of atomic additions does not matter.
  */
@@ -19,6 +19,7 @@
 
 #define QEM_KM_THREADS 128 /* of a block that works on a tile */
 #define QEM_KM_EACH 4      /* points of a thread */
+#define QEM_KM_MOST_THREADS 512 /* of a block that works on a large problem alone: with more, registers would be spilled */
 #define QEM_KM_TILE (QEM_KM_THREADS * QEM_KM_EACH)
 #define QEM_KM_GRAIN 16    /* centroids that are looked through together; strides of centroids are multiples of it */
 #define QEM_KM_CLAMP 1125899906842624.0f /* 2^50, as on the CPU: bound of scaled values far from the points */
@@ -131,18 +132,20 @@ struct qem_km_set {
 #define QEM_KM_LAUNCH(set, kernel, blocks, threads, ...)                                                          \
     do {                                                                                                          \
         if ((blocks) > 0)                                                                                         \
-            QEM_TRY((set)->call->launch(QEM_LAUNCH(kernel, dim3(blocks), dim3(threads), 0, (set)->call->stream, __VA_ARGS__))); \
+            QEM_TRY((set)->call->launch(                                                                          \
+                QEM_LAUNCH(kernel, dim3(blocks), dim3(threads), 0, (set)->call->stream, __VA_ARGS__)));           \
     } while (0)
 #define QEM_KM_ON_TILES(set, kernel, ...) QEM_KM_LAUNCH(set, kernel, (set)->tiles, QEM_KM_THREADS, __VA_ARGS__)
 #define QEM_KM_ON_RUNS(set, kernel, ...) QEM_KM_LAUNCH(set, kernel, (set)->runs, QEM_KM_THREADS, __VA_ARGS__)
 #define QEM_KM_ON_PROBLEMS(set, kernel, ...) \
     QEM_KM_LAUNCH(set, kernel, (set)->view.problem_count, (set)->problem_threads, __VA_ARGS__)
 #define QEM_KM_EACH_PROBLEM(set, kernel, ...) /* a thread a problem */ \
-    QEM_KM_LAUNCH(set, kernel, ((set)->view.problem_count + QEM_KM_THREADS - 1) / QEM_KM_THREADS, QEM_KM_THREADS, __VA_ARGS__)
+    QEM_KM_LAUNCH(set, kernel, ((set)->view.problem_count + QEM_KM_THREADS - 1) / QEM_KM_THREADS, QEM_KM_THREADS, \
+                  __VA_ARGS__)
 
 /* kmeans_set.cu: device memory for problems begin .. end-1 of a wish, and their tables. */
-qem_status qem_km_make(qem_cuda_call *call, const qem_km_wish *wish, const qem_km_found *found, uint64_t begin, uint64_t end,
-                       qem_km_set *set);
+qem_status qem_km_make(qem_cuda_call *call, const qem_km_wish *wish, const qem_km_found *found, uint64_t begin,
+                       uint64_t end, qem_km_set *set);
 /* The end of the longest run of problems from `begin` on, at least one, that takes no more than `most_bytes`. */
 uint64_t qem_km_batch(const qem_km_wish *wish, const qem_km_found *found, uint64_t begin, uint64_t most_bytes);
 
@@ -157,8 +160,8 @@ qem_status qem_km_scatter(qem_km_set *set, uint32_t *labels, int if_better);
 /* kmeans_seed.cu: k-means++; centroids, and the labels by nearest seed */
 qem_status qem_km_seed(qem_km_set *set, uint64_t seed, uint32_t restart);
 
-/* kmeans_nearest.cu: labels, of problems that are not done (passes) or of all. part 0: of all points; 1: of those whose d2 is 1,
- * by their distances without weights; 2: of the others. */
+/* kmeans_nearest.cu: labels, of problems that are not done (passes) or of all. part 0: of all points; 1: of those whose d2
+ * is 1, by their distances without weights; 2: of the others. */
 qem_status qem_km_nearest(qem_km_set *set, int passes, uint32_t part);
 
 /* kmeans_update.cu: of problems that are not done, or all that have been repaired */
@@ -177,8 +180,9 @@ enum qem_km_which { QEM_KM_ALL, QEM_KM_WORKING, QEM_KM_WITH_EMPTY };
 qem_status qem_km_own_distances(qem_km_set *set, qem_km_which which); /* d2 */
 qem_status qem_km_reset(qem_km_set *set);                             /* what is summed over the points */
 qem_status qem_km_begin_passes(qem_km_set *set);
-qem_status qem_km_decide(qem_km_set *set, double tolerance, uint32_t *working); /* who is done; *working: how many are not */
-qem_status qem_km_choose(qem_km_set *set, int measured);                        /* is this restart better? */
+/* Who is done; *working: how many are not. */
+qem_status qem_km_decide(qem_km_set *set, double tolerance, uint32_t *working);
+qem_status qem_km_choose(qem_km_set *set, int measured); /* is this restart better? */
 
 /* kmeans.cu */
 qem_status qem_km_report(qem_km_set *set, double share); /* of what the set is at */

@@ -1,12 +1,12 @@
 /*
- * The labels of a set: the lowest of the centroids with the least score, score = fmaf(-x_p, c_p, score) for ascending p from the
- * half norm. Where elements have weights, a point has 2 * dim features (w_0 * x_0, w_0, w_1 * x_1, ...), a centroid as many
- * (c_0, -c_0^2 / 2, c_1, ...), and its half norm is 0.
+ * The labels of a set: the lowest of the centroids with the least score, score = fmaf(-x_p, c_p, score) for ascending p
+ * from the half norm. Where elements have weights, a point has 2 * dim features (w_0 * x_0, w_0, w_1 * x_1, ...), a
+ * centroid as many (c_0, -c_0^2 / 2, c_1, ...), and its half norm is 0.
  *
- * Few positions: a block has a tile of points in registers and passes over the centroids in shared memory, CHUNK of them at a
- * time; each vector read there serves QEM_KM_EACH points. Of QEM_KM_GRAIN scores only the least is kept, and which grain it was
- * of; the winning grain is scored once more in the end, by the same chains, to find its index: equality is exact. An index kept
- * on every score would cost 2 instructions a score beside dim + 1.
+ * Few positions: a block has a tile of points in registers and passes over the centroids in shared memory, CHUNK of them at
+ * a time; each vector read there serves QEM_KM_EACH points. Of QEM_KM_GRAIN scores only the least is kept, and which grain
+ * it was of; the winning grain is scored once more in the end, by the same chains, to find its index: equality is exact. An
+ * index kept on every score would cost 2 instructions a score beside dim + 1.
  *
  * Many positions: points stay in memory (a tile of them fits in L1 for some 64 positions), STEP centroids go through shared
  * memory, SLAB positions at a time, and every thread carries QEM_KM_EACH * STEP chains.
@@ -33,8 +33,8 @@ struct centroids {
     uint32_t ldc, k, count; /* count: k in whole grains */
 };
 
-static __device__ __forceinline__ centroids centroids_of(const qem_km_view &v, const qem_km_problem &p, const qem_km_tile &tile,
-                                                         uint32_t k, bool weighted)
+static __device__ __forceinline__ centroids centroids_of(const qem_km_view &v, const qem_km_problem &p,
+                                                         const qem_km_tile &tile, uint32_t k, bool weighted)
 {
     const uint32_t count = (k + QEM_KM_GRAIN - 1) / QEM_KM_GRAIN * QEM_KM_GRAIN;
     if (weighted) return {v.features + 2 * p.part_at, nullptr, p.ldc, k, count};
@@ -62,7 +62,8 @@ static __device__ __forceinline__ void put_labels(const qem_km_view &v, const se
         *to = label[i];
         changed = true;
     }
-    if (s.passes && __any_sync(QEM_KM_ALL_LANES, changed) && threadIdx.x % 32 == 0) atomicOr(&v.states[tile.problem].changed, 1u);
+    if (s.passes && __any_sync(QEM_KM_ALL_LANES, changed) && threadIdx.x % 32 == 0)
+        atomicOr(&v.states[tile.problem].changed, 1u);
 }
 
 static __device__ __forceinline__ float lane_of(const float4 &a, int lane)
@@ -151,13 +152,15 @@ static __device__ __forceinline__ void scan_chunk(const float *table, uint32_t f
 
 /* The first centroid of a grain with the score `best`. */
 template <int F>
-static __device__ __forceinline__ uint32_t find_in_grain(const centroids &all, uint32_t grain, const float (&x)[F], float best)
+static __device__ __forceinline__ uint32_t find_in_grain(const centroids &all, uint32_t grain, const float (&x)[F],
+                                                         float best)
 {
     uint32_t label = 0;
 #pragma unroll 1
     for (int four = QEM_KM_GRAIN - 4; four >= 0; four -= 4) {
         const uint32_t first = grain * QEM_KM_GRAIN + (uint32_t)four;
-        const float4 h = {half_norm(all, first), half_norm(all, first + 1), half_norm(all, first + 2), half_norm(all, first + 3)};
+        const float4 h = {half_norm(all, first), half_norm(all, first + 1), half_norm(all, first + 2),
+                          half_norm(all, first + 3)};
         const float4 s = score_four<F>(x, all.c + first, all.ldc, h);
 #pragma unroll
         for (int lane = 3; lane >= 0; lane--)
@@ -198,7 +201,8 @@ static __global__ void __launch_bounds__(QEM_KM_THREADS, LEAST_BLOCKS) nearest_n
 /* ---- many positions ---- */
 
 /* Positions begin .. end-1 of STEP centroids: table[f][STEP], f counted from the slab's first feature. */
-static __device__ __forceinline__ void load_slab(const centroids &all, uint32_t first, uint32_t begin, uint32_t end, float *table)
+static __device__ __forceinline__ void load_slab(const centroids &all, uint32_t first, uint32_t begin, uint32_t end,
+                                                 float *table)
 {
     for (uint32_t e = threadIdx.x; e < (end - begin) * STEP; e += QEM_KM_THREADS)
         table[e] = all.c[(uint64_t)(begin + e / STEP) * all.ldc + first + e % STEP];
@@ -296,9 +300,10 @@ typedef void kernel_type(const qem_km_view, const search);
 
 static kernel_type *kernel_of(uint32_t dim, bool weighted, size_t *shared_bytes)
 {
-    static kernel_type *const plain[MOST_NARROW] = { nearest_narrow<1, false>, nearest_narrow<2, false>, nearest_narrow<3, false>,
-                                                     nearest_narrow<4, false>, nearest_narrow<5, false>, nearest_narrow<6, false>,
-                                                     nearest_narrow<7, false>, nearest_narrow<8, false> };
+    static kernel_type *const plain[MOST_NARROW] = {
+        nearest_narrow<1, false>, nearest_narrow<2, false>, nearest_narrow<3, false>, nearest_narrow<4, false>,
+        nearest_narrow<5, false>, nearest_narrow<6, false>, nearest_narrow<7, false>, nearest_narrow<8, false>
+    };
     static kernel_type *const with_weights[MOST_NARROW / 2] = { nearest_narrow<1, true>, nearest_narrow<2, true>,
                                                                 nearest_narrow<3, true>, nearest_narrow<4, true> };
     const uint32_t features = weighted ? 2 * dim : dim;

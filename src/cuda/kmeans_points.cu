@@ -1,4 +1,4 @@
-/* The points of a set: what is known of them before, gathering, centring and scaling, labels back. Thread = points of a tile. */
+/* The points of a set: what is known of them before, gathering, centring and scaling, labels back. */
 #include "kmeans_device.cuh"
 
 /* ---- before the layout ---- */
@@ -25,8 +25,8 @@ static __device__ bool differs(const qem_subvectors &v, const float *weights, in
 }
 
 /* A block a problem. Reads each weight once, and ids. */
-static __global__ void __launch_bounds__(1024) look(qem_subvectors v, const qem_problem *problems, const float *weights,
-                                                    int of_elements, qem_km_found *found)
+static __global__ void __launch_bounds__(QEM_KM_MOST_THREADS)
+look(qem_subvectors v, const qem_problem *problems, const float *weights, int of_elements, qem_km_found *found)
 {
     const qem_problem &p = problems[blockIdx.x];
     long long tail = 0, differ = 0, all_tail, all_differ;
@@ -55,9 +55,9 @@ qem_status qem_km_survey(qem_cuda_call *call, const qem_km_wish *wish, qem_km_fo
     QEM_TRY(call->take(count, &on_device));
     uint64_t most = 0;
     for (uint64_t i = 0; i < count; i++) most = wish->problems[i].count > most ? wish->problems[i].count : most;
-    const unsigned threads = most > 65536 ? 1024 : QEM_KM_THREADS;
-    QEM_TRY(call->launch(QEM_LAUNCH(look, dim3((unsigned)count), dim3(threads), 0, call->stream, wish->points, problems, weights,
-                                    wish->element_weight != nullptr, on_device)));
+    const unsigned threads = most > 65536 ? QEM_KM_MOST_THREADS : QEM_KM_THREADS;
+    QEM_TRY(call->launch(QEM_LAUNCH(look, dim3((unsigned)count), dim3(threads), 0, call->stream, wish->points, problems,
+                                    weights, wish->element_weight != nullptr, on_device)));
     return call->to_host(found, on_device, count * sizeof *found);
 }
 
@@ -69,7 +69,7 @@ static __device__ __forceinline__ uint32_t given_id(const qem_km_problem &p, uin
 }
 
 /* The ids of problems with tail points, by slot: a block a problem, in steps of as many points as it has threads. */
-static __global__ void __launch_bounds__(1024) list_ids(const qem_km_view v)
+static __global__ void __launch_bounds__(QEM_KM_MOST_THREADS) list_ids(const qem_km_view v)
 {
     const qem_km_problem &p = v.problems[blockIdx.x];
     uint32_t *const ids = v.ids + p.slot_at;
@@ -86,9 +86,9 @@ static __global__ void __launch_bounds__(1024) list_ids(const qem_km_view v)
     }
 }
 
-/* The position q of a tile's points, and their largest weight so far. */
-static __device__ void gather_weights(const qem_km_view &v, const qem_km_problem &p, uint32_t id, uint32_t slot, uint32_t dim,
-                                      float *heaviest)
+/* The weights of a point to its slot; *heaviest: the largest so far. */
+static __device__ void gather_weights(const qem_km_view &v, const qem_km_problem &p, uint32_t id, uint32_t slot,
+                                      uint32_t dim, float *heaviest)
 {
     if (p.weighting == QEM_KM_POINT) {
         const float w = v.weights[id];
@@ -103,8 +103,8 @@ static __device__ void gather_weights(const qem_km_view &v, const qem_km_problem
     }
 }
 
-/* Reads and writes each element once, and an id a point; a point's elements lie together, those of neighbours as far apart as
- * the ids say, so with few positions half of each sector read may be for other problems (and come from L2 for them). */
+/* Reads and writes each element once, and an id a point; a point's elements lie together, those of neighbours as far apart
+ * as the ids say, so with few positions half of each sector read may be for other problems (and come from L2 for them). */
 static __global__ void __launch_bounds__(QEM_KM_THREADS) gather(const qem_km_view v)
 {
     const qem_km_tile tile = v.tiles[blockIdx.x];

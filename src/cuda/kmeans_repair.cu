@@ -1,7 +1,8 @@
 /*
  * Clusters without members (with weights: without a member that counts): in ascending order, each gets the point with the
  * largest error, ties to the lowest index; a point without error is left. A cluster that so loses its last member counts as
- * empty from then on, so the handing out is serial, by one warp a problem. It is rare; only finding the clusters is done always.
+ * empty from then on, so the handing out is serial, by one warp a problem. It is rare; only finding the clusters is done
+ * always.
  */
 #include "kmeans_device.cuh"
 
@@ -42,12 +43,13 @@ static __device__ void count_digits(const qem_km_view &v, const qem_km_problem &
     __syncthreads();
     for (uint32_t i = threadIdx.x; i < p.count; i += blockDim.x) {
         const uint32_t bits = error_bits(v, p, i);
-        if ((uint64_t)bits >> (shift + 8) == (uint64_t)above >> (shift + 8)) atomicAdd(&digits[(bits >> shift) % DIGITS], 1u);
+        if ((uint64_t)bits >> (shift + 8) == (uint64_t)above >> (shift + 8))
+            atomicAdd(&digits[(bits >> shift) % DIGITS], 1u);
     }
     __syncthreads();
 }
 
-/* The error of place `wanted` from the top (from 1 on); *wanted becomes how many of those with that error are among them. */
+/* The error of place *wanted from the top (from 1 on); *wanted becomes how many of those with that error are among them. */
 static __device__ uint32_t find_threshold(const qem_km_view &v, const qem_km_problem &p, uint32_t *wanted)
 {
     QEM_SHARED(uint32_t, digits, [DIGITS]);
@@ -159,7 +161,7 @@ static __device__ void hand_out(const qem_km_view &v, const qem_km_problem &p, u
 }
 
 /* A block a problem. Reads each D^2 five times. */
-static __global__ void __launch_bounds__(1024) repair(const qem_km_view v)
+static __global__ void __launch_bounds__(QEM_KM_MOST_THREADS) repair(const qem_km_view v)
 {
     const qem_km_problem &p = v.problems[blockIdx.x];
     qem_km_state &s = v.states[blockIdx.x];

@@ -1,11 +1,11 @@
 /*
- * k-means++ (Arthur and Vassilvitskii 2007) for all problems of a set at once. D^2 is summed as integers, under a power of two
- * that follows the largest D^2 of the step, so a draw does not depend on the order of the sum; it is the first point, in the
- * order of the problem, whose prefix sum exceeds u * total. A weighted point counts with weight * D^2, for the first draw with
- * its weight.
+ * k-means++ (Arthur and Vassilvitskii 2007) for all problems of a set at once. D^2 is summed as integers, under a power of
+ * two that follows the largest D^2 of the step, so a draw does not depend on the order of the sum; it is the first point,
+ * in the order of the problem, whose prefix sum exceeds u * total. A weighted point counts with weight * D^2, for the first
+ * draw with its weight.
  *
- * Three launches a step: D^2 against the centre drawn last and their largest; sums of tiles under the scale of that largest; the
- * draw. A problem that has all its centroids, or no error left, is passed over by its blocks.
+ * Three launches a step: D^2 against the centre drawn last and their largest; sums of tiles under the scale of that
+ * largest; the draw. A problem that has all its centroids, or no error left, is passed over by its blocks.
  */
 #include "kmeans_device.cuh"
 
@@ -48,7 +48,8 @@ static __global__ void __launch_bounds__(QEM_KM_THREADS) weigh(const qem_km_view
     qem_km_note_largest(&v.states[tile.problem].largest, largest);
 }
 
-/* D^2 and label against centroid j - 1. Reads each element and D^2 once; writes D^2 and label of the points that are nearer. */
+/* D^2 and label against centroid j - 1. Reads each element and D^2 once; writes D^2 and label of the points that are
+ * nearer. */
 static __global__ void __launch_bounds__(QEM_KM_THREADS) step(const qem_km_view v, uint32_t j)
 {
     const qem_km_tile tile = v.tiles[blockIdx.x];
@@ -77,7 +78,7 @@ static __device__ __forceinline__ bool is_drawn(const qem_km_problem &p, const q
     return s.k == j && j < p.k && qem_km_double(s.largest) > 0.0;
 }
 
-/* The sums of a tile; with weights of points also those under the scale of the step before, which may stay. Reads each D^2. */
+/* The sums of a tile; with weights of points also those under the scale of the step before, which may stay. Reads D^2. */
 static __global__ void __launch_bounds__(QEM_KM_THREADS) sum_tiles(const qem_km_view v, uint32_t j)
 {
     const qem_km_tile tile = v.tiles[blockIdx.x];
@@ -158,14 +159,15 @@ static __device__ uint32_t draw_by_errors(const qem_km_view &v, const qem_km_pro
     long long target = (long long)qem_random_below(random, (uint64_t)total);
     const uint32_t number = first_above(tiles, &target, [=](uint32_t i) { return (long long)sums[i]; });
     const qem_km_tile tile = qem_km_tile_of(p, 0, number);
-    const uint32_t in_tile =
-        first_above(tile.count, &target, [&](uint32_t i) { return (long long)llrint(error_of(v, p, tile.begin + i) * scale); });
+    const uint32_t in_tile = first_above(
+        tile.count, &target, [&](uint32_t i) { return (long long)llrint(error_of(v, p, tile.begin + i) * scale); });
     if (threadIdx.x == 0) s.shift = shift; /* the others have read it: there were barriers */
     return tile.begin + in_tile;
 }
 
 /* Makes the point of a slot centroid j. */
-static __device__ void take_center(const qem_km_view &v, const qem_km_problem &p, qem_km_state &s, uint32_t j, uint32_t slot)
+static __device__ void take_center(const qem_km_view &v, const qem_km_problem &p, qem_km_state &s, uint32_t j,
+                                   uint32_t slot)
 {
     const bool tail = p.full != p.count && slot >= p.tail_slot;
     const uint32_t dim = tail ? p.tail_dim : p.width;
@@ -179,7 +181,8 @@ static __device__ void take_center(const qem_km_view &v, const qem_km_problem &p
 }
 
 /* A block a problem. Reads the sums of its tiles, and D^2 of one. */
-static __global__ void __launch_bounds__(1024) draw(const qem_km_view v, uint32_t j, uint64_t seed, uint32_t restart)
+static __global__ void __launch_bounds__(QEM_KM_MOST_THREADS)
+draw(const qem_km_view v, uint32_t j, uint64_t seed, uint32_t restart)
 {
     const qem_km_problem &p = v.problems[blockIdx.x];
     qem_km_state &s = v.states[blockIdx.x];

@@ -133,10 +133,10 @@ static uint64_t place(qem_km_view *view, const qem_km_wish *wish, const sizes *s
 
 /* ---- batches ---- */
 
-/* Describes problems begin .. end-1 and adds up their sizes, as long as they stay within `most_bytes`; returns where that ends.
- * list (room for all of them) may be NULL. */
-static uint64_t measure(const qem_km_wish *wish, const qem_km_found *found, uint64_t begin, uint64_t end, uint64_t most_bytes,
-                        qem_km_problem *list, sizes *s)
+/* Describes problems begin .. end-1 and adds up their sizes, as long as they stay within `most_bytes`; returns where that
+ * ends. list (room for all of them) may be NULL. */
+static uint64_t measure(const qem_km_wish *wish, const qem_km_found *found, uint64_t begin, uint64_t end,
+                        uint64_t most_bytes, qem_km_problem *list, sizes *s)
 {
     qem_km_problem whole_place, here;
     uint64_t whole = begin; /* the largest codebook so far: cells that were empty at the fit all search the whole one */
@@ -221,8 +221,8 @@ static qem_status put_tables(qem_km_set *set, const qem_km_problem *list, const 
     return call->to_device(view->states, states, view->problem_count * sizeof *states);
 }
 
-qem_status qem_km_make(qem_cuda_call *call, const qem_km_wish *wish, const qem_km_found *found, uint64_t begin, uint64_t end,
-                       qem_km_set *set)
+qem_status qem_km_make(qem_cuda_call *call, const qem_km_wish *wish, const qem_km_found *found, uint64_t begin,
+                       uint64_t end, qem_km_set *set)
 {
     sizes s;
     void *list, *tables;
@@ -237,16 +237,16 @@ qem_status qem_km_make(qem_cuda_call *call, const qem_km_wish *wish, const qem_k
     if (status == QEM_OK && (s.tiles > INT32_MAX || s.runs > INT32_MAX))
         status = qem_fail(call->context, QEM_ERR_RANGE, "more points or centroids than a launch can have blocks");
     if (status == QEM_OK)
-        status = qem_allocate(call->context,
-                              s.tiles * sizeof(qem_km_tile) + s.runs * sizeof(qem_km_run) + problems * sizeof(qem_km_state), 1,
-                              &tables);
+        status = qem_allocate(
+            call->context, s.tiles * sizeof(qem_km_tile) + s.runs * sizeof(qem_km_run) + problems * sizeof(qem_km_state), 1,
+            &tables);
     if (status == QEM_OK) {
         (void)place(&set->view, wish, &s, problems, memory);
         set->tiles = (uint32_t)s.tiles;
         set->runs = (uint32_t)s.runs;
         set->most_k = s.most_k;
         set->table_bytes = s.table_bytes;
-        set->problem_threads = s.most_count > LARGE_PROBLEM ? 1024 : QEM_KM_THREADS;
+        set->problem_threads = s.most_count > LARGE_PROBLEM ? QEM_KM_MOST_THREADS : QEM_KM_THREADS;
         set->any_weighted = s.weighted;
         set->any_tail = s.tail;
         status = put_tables(set, (const qem_km_problem *)list, found + begin, (unsigned char *)tables, &s);

@@ -1,7 +1,7 @@
 /*
- * Centroids: sums of their members, their means, half norms, and what will be stored of them. A centroid's component goes to
- * sum(w x) / sum(w) over its members, both sums of int64, without weights under one power of two for the problem, with weights
- * under one that follows the largest weight of that component in that cluster.
+ * Centroids: sums of their members, their means, half norms, and what will be stored of them. A centroid's component goes
+ * to sum(w x) / sum(w) over its members, both sums of int64, without weights under one power of two for the problem, with
+ * weights under one that follows the largest weight of that component in that cluster.
  *
  * Sums go by atomic additions: for small codebooks first to a table in shared memory, for TILES_AT_ONCE tiles together.
  */
@@ -28,8 +28,8 @@ static __global__ void __launch_bounds__(QEM_KM_THREADS) clear(const qem_km_view
 
 /* ---- sums without weights ---- */
 
-/* A table in shared memory: [k][width] sums as two words each (64-bit additions there would be loops of compare and swap), [k]
- * members. */
+/* A table in shared memory: [k][width] sums as two words each (64-bit additions there would be loops of compare and swap),
+ * [k] members. */
 struct sum_table {
     uint32_t *low, *high, *counts;
 };
@@ -40,7 +40,10 @@ static __device__ __forceinline__ sum_table table_of(const qem_km_problem &p, ui
     return {memory, memory + sums, memory + 2 * sums};
 }
 
-static __device__ __forceinline__ uint32_t table_words(const qem_km_problem &p) { return p.k * (2 * p.width + 1); }
+static __device__ __forceinline__ uint64_t table_words(const qem_km_problem &p)
+{
+    return (uint64_t)p.k * (2 * (uint64_t)p.width + 1);
+}
 
 /* The carries of all additions to `low` end up in `high`, whatever their order. */
 static __device__ __forceinline__ void add_to_table(const sum_table &table, uint32_t at, unsigned long long value)
@@ -61,8 +64,8 @@ static __device__ void flush(const qem_km_view &v, const qem_km_problem &p, uint
         if (table.counts[j]) atomicAdd(&v.counts[(part ? v.entry_total : 0) + p.entry_at + j], table.counts[j]);
 }
 
-static __device__ void add_tile(const qem_km_view &v, const qem_km_problem &p, const qem_km_tile &tile, const sum_table &table,
-                                bool in_table)
+static __device__ void add_tile(const qem_km_view &v, const qem_km_problem &p, const qem_km_tile &tile,
+                                const sum_table &table, bool in_table)
 {
     const double scale = ldexp(1.0, qem_fixed_shift(p.count, 2.0)); /* scaled points lie in [-2, 2] */
     const uint32_t dim = qem_km_dim(p, tile);
@@ -85,7 +88,8 @@ static __device__ void add_tile(const qem_km_view &v, const qem_km_problem &p, c
 
 /* TILES_AT_ONCE tiles a block. Reads each element and label once; with a table, writes that for each block, else atomic
  * additions go to L2, one an element and one a point. */
-static __global__ void __launch_bounds__(QEM_KM_THREADS) add_points(const qem_km_view v, uint32_t tiles, uint32_t table_bytes)
+static __global__ void __launch_bounds__(QEM_KM_THREADS) add_points(const qem_km_view v, uint32_t tiles,
+                                                                    uint32_t table_bytes)
 {
     QEM_DYNAMIC_SHARED(uint32_t, memory);
     const uint32_t first = blockIdx.x * TILES_AT_ONCE, last = tiles - first < TILES_AT_ONCE ? tiles : first + TILES_AT_ONCE;
@@ -94,7 +98,7 @@ static __global__ void __launch_bounds__(QEM_KM_THREADS) add_points(const qem_km
         const qem_km_tile head = v.tiles[at];
         const qem_km_problem &p = v.problems[head.problem];
         const bool is_work = p.weighting == QEM_KM_UNWEIGHTED && !v.states[head.problem].done;
-        const bool in_table = is_work && 4ull * table_words(p) <= table_bytes;
+        const bool in_table = is_work && 4 * table_words(p) <= table_bytes;
         const sum_table table = table_of(p, memory);
         __syncthreads(); /* the table before is read */
         for (uint32_t e = threadIdx.x; in_table && e < table_words(p); e += QEM_KM_THREADS) memory[e] = 0;
@@ -179,8 +183,8 @@ qem_status qem_km_count(qem_km_set *set, int of_repaired)
     const uint32_t blocks = (set->tiles + TILES_AT_ONCE - 1) / TILES_AT_ONCE;
     QEM_KM_ON_RUNS(set, clear, set->view, of_repaired);
     if (!of_repaired && blocks)
-        QEM_TRY(set->call->launch(QEM_LAUNCH(add_points, dim3(blocks), dim3(QEM_KM_THREADS), set->table_bytes, set->call->stream,
-                                             set->view, set->tiles, set->table_bytes)));
+        QEM_TRY(set->call->launch(QEM_LAUNCH(add_points, dim3(blocks), dim3(QEM_KM_THREADS), set->table_bytes,
+                                             set->call->stream, set->view, set->tiles, set->table_bytes)));
     if (set->any_weighted) QEM_KM_ON_TILES(set, add_heaviest, set->view, of_repaired);
     return QEM_OK;
 }
@@ -188,8 +192,8 @@ qem_status qem_km_count(qem_km_set *set, int of_repaired)
 /* ---- means ---- */
 
 /* What component q of centroid j becomes; *c as it is where no member cares. */
-static __device__ __forceinline__ float moved(const qem_km_view &v, const qem_km_problem &p, double scale, uint32_t j, uint32_t q,
-                                              uint32_t full, float c)
+static __device__ __forceinline__ float moved(const qem_km_view &v, const qem_km_problem &p, double scale, uint32_t j,
+                                              uint32_t q, uint32_t full, float c)
 {
     const uint64_t at = p.part_at + (uint64_t)j * p.width + q;
     const double sum = (double)(long long)v.sums[at];
@@ -283,7 +287,8 @@ qem_status qem_km_note_tails(qem_km_set *set)
 
 /* ---- what is stored ---- */
 
-/* The stored value of a scaled one. A centroid lies among its points; rounding near the limit of f32 must not carry it beyond. */
+/* The stored value of a scaled one. A centroid lies among its points; rounding near the limit of f32 must not carry it
+ * beyond. */
 static __device__ __forceinline__ float stored_of(float scaled, double unit, double mean)
 {
     const double value = (double)scaled * unit + mean;

@@ -12,7 +12,9 @@ static __global__ void __launch_bounds__(QEM_CUDA_THREADS)
     for (uint64_t i = qem_cuda_first(); i < rows * cols; i += qem_cuda_stride()) {
         const uint64_t row = i / cols, col = i - row * cols;
         float value = x[i];
-        for (uint32_t s = steps.count; s-- > 0;) {
+#pragma unroll
+        for (uint32_t s = QEM_MOST_AFFINE; s-- > 0;) { /* of constant places: the steps stay where arguments lie */
+            if (s >= steps.count) continue;
             const qem_undo_step &step = steps.step[s];
             const uint64_t unit = qem_undo_unit(step, row, col);
             if (step.mean) value = value - __ldg(step.mean + unit);

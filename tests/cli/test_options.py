@@ -107,6 +107,8 @@ class Options(CliTest):
                  "0", "--grid", "tensor", "--standardize", "none")
 
     def test_no_gpu(self):
+        if self.report("device")["gpus"]:
+            self.skipTest("there is one")
         self.refused(1, "cuda", *self.base, "--method", "pq", "--ratio", "2", "--device", "cuda")
         self.refused(1, "cuda", "compare", "x.npy", "--devices", "cpu,cuda")
         self.refused(2, "--devices", "compare", "x.npy", "--devices", "cpu,cpu")
@@ -141,7 +143,9 @@ class Options(CliTest):
     def test_device(self):
         report = self.report("device")
         self.assertIn("scalar", report["isa_levels"])
-        self.assertEqual(report["gpus"], [])
+        self.assertIsInstance(report["gpus"], list)
+        for gpu in report["gpus"]:
+            self.assertIn(gpu, self.qem("device"))
         self.assertGreaterEqual(report["threads"], 1)
         self.assertIn(report["device_name"], self.qem("device"))
 

@@ -22,7 +22,10 @@ std::vector<float> element_weights(size_t count, uint64_t seed)
 {
     Random random(seed);
     std::vector<float> w(count);
-    for (float &value : w) value = random.below(3) ? static_cast<float>(std::ldexp(random.unit(), -static_cast<int>(random.below(40)))) : 0.0f;
+    for (float &value : w) {
+        const double x = std::ldexp(random.unit(), -static_cast<int>(random.below(40)));
+        value = random.below(3) ? static_cast<float>(x) : 0.0f;
+    }
     for (size_t i = 0; i < count / 2; i++) w[i] = i % 40 < 20 ? 2.0f : w[i]; // sub-vectors whose weights are all the same
     return w;
 }
@@ -133,7 +136,8 @@ struct Refinement {
         start.codebook.resize(k * dim + 3, 9.0f);
         for (uint64_t i = 0; i < k * dim; i++) start.codebook[i] = m.x[random.below(m.x.size())];
     }
-    qem_refine_args arguments(const float *x, uint32_t *order, const uint64_t *offsets, float *codebook, uint32_t *labels) const
+    qem_refine_args arguments(const float *x, uint32_t *order, const uint64_t *offsets, float *codebook,
+                              uint32_t *labels) const
     {
         qem_refine_args args = {};
         args.points = cut;
@@ -255,7 +259,8 @@ TEST(CudaRefine, EmptyClusters)
 TEST(CudaRefine, ClustersOfTailPoints)
 {
     Refinement r(gaussian(40, 5, 3), 2, 6, 1);
-    for (size_t id = 0; id < r.start.labels.size(); id++) r.start.labels[id] = id % 3 == 2 ? 5 : static_cast<uint32_t>(id % 5);
+    for (size_t id = 0; id < r.start.labels.size(); id++)
+        r.start.labels[id] = id % 3 == 2 ? 5 : static_cast<uint32_t>(id % 5);
     r.start.codebook[10] = -1e20f;
     for (uint32_t passes : { 1, 3 }) {
         r.passes = passes;

@@ -1,4 +1,4 @@
-// One call of k-means, of labels or of a refinement, made on the CPU and on the GPU, whose results have to be the same bits.
+// A call of k-means or for labels, made on the CPU and on the GPU: the results have to be the same bits.
 #ifndef QEM_TESTS_CUDA_KMEANS_CALLS_H
 #define QEM_TESTS_CUDA_KMEANS_CALLS_H
 
@@ -47,7 +47,8 @@ template <typename T> void expect_same(const std::vector<T> &got, const std::vec
 {
     ASSERT_EQ(got.size(), wanted.size());
     for (size_t i = 0; i < got.size(); i++)
-        ASSERT_EQ(std::memcmp(&got[i], &wanted[i], sizeof(T)), 0) << what << " " << i << " is " << got[i] << ", not " << wanted[i];
+        ASSERT_EQ(std::memcmp(&got[i], &wanted[i], sizeof(T)), 0)
+            << what << " " << i << " is " << got[i] << ", not " << wanted[i];
 }
 
 inline void expect_same(const Outcome &got, const Outcome &wanted)
@@ -65,7 +66,8 @@ enum class Weights { none, points, elements };
 
 // Problems over the sub-vectors of a matrix. The codebook and the labels of a call begin as they are here.
 struct Calls {
-    Calls(const Matrix &matrix, uint32_t dimension) : m(matrix), dim(dimension), cut(qem_cut(m.x.data(), m.rows, m.cols, dim))
+    Calls(const Matrix &matrix, uint32_t dimension)
+        : m(matrix), dim(dimension), cut(qem_cut(m.x.data(), m.rows, m.cols, dim))
     {
         labels.assign(m.rows * cut.groups, 777);
     }
@@ -127,7 +129,8 @@ struct Calls {
         }
         qem_kmeans_args args = arguments(x.get(), w.get(), codebook.get(), labels_there.get(), out);
         args.problems = list.data();
-        out.status = only_labels ? qem_cuda_assign_within(gpu, &args, most_bytes) : qem_cuda_kmeans_within(gpu, &args, most_bytes);
+        out.status = only_labels ? qem_cuda_assign_within(gpu, &args, most_bytes)
+                                 : qem_cuda_kmeans_within(gpu, &args, most_bytes);
         if (out.status != QEM_OK) out.error = gpu.error();
         must_cuda(cudaDeviceSynchronize());
         out.codebook = codebook.read();

@@ -33,7 +33,8 @@ TEST(CudaKmeans, EveryKindAndDimension)
 
 TEST(CudaKmeans, SizesFromOneOn)
 {
-    const uint64_t sizes[][2] = { { 1, 1 }, { 1, 4 }, { 2, 1 }, { 5, 5 }, { 9, 12 }, { 31, 2 }, { 33, 33 }, { 513, 5 }, { 1030, 2 } };
+    const uint64_t sizes[][2] = { { 1, 1 },  { 1, 4 },   { 2, 1 },   { 5, 5 },   { 9, 12 },
+                                  { 31, 2 }, { 33, 33 }, { 513, 5 }, { 1030, 2 } };
     for (const auto &[n, k] : sizes) {
         Calls calls(gaussian(n, 2, n), 2);
         calls.add_all(k);
@@ -53,7 +54,7 @@ TEST(CudaKmeans, ManyCentroidsPassThroughSharedMemory)
     wide.check("70 positions");
 }
 
-// Many tiles, in blocks of 1024 threads; few centroids, so that the sums go through shared memory.
+// Many tiles, in larger blocks where one works on a problem alone; few centroids, so that the sums go through shared memory.
 TEST(CudaKmeans, ManyPoints)
 {
     Calls calls(gaussian(66000, 1, 3), 1);
@@ -187,8 +188,8 @@ TEST(CudaKmeans, EmptyClusters)
     }
 }
 
-// A warm start from any codebook: entries that repeat the first one, or lie far from all points, have no members at first, and
-// there may be more of them than points with an error.
+// A warm start from any codebook: entries that repeat the first one, or lie far from all points, have no members at first,
+// and there may be more of them than points with an error.
 Calls warm_start(const Matrix &m, uint32_t dim, uint64_t k, uint64_t seed, int kind)
 {
     Calls calls(m, dim);
@@ -198,7 +199,8 @@ Calls warm_start(const Matrix &m, uint32_t dim, uint64_t k, uint64_t seed, int k
     for (uint64_t j = 0; j < k; j++)
         for (uint64_t p = 0; p < dim; p++) {
             const float value = m.x[(j * 5 % m.rows) * m.cols + p % m.cols];
-            calls.codebook[j * dim + p] = kind == 0 || j < 3 ? value : kind == 1 ? calls.codebook[p] : 1e30f * static_cast<float>(j);
+            const float other = kind == 1 ? calls.codebook[p] : 1e30f * static_cast<float>(j);
+            calls.codebook[j * dim + p] = kind == 0 || j < 3 ? value : other;
         }
     for (uint32_t &label : calls.labels) label = static_cast<uint32_t>(random.below(kind == 2 ? 2 : k));
     return calls;
@@ -211,7 +213,8 @@ TEST(CudaKmeans, WarmStarts)
             for (uint64_t k : { 4, 40, 90 }) {
                 Calls calls = warm_start(integers(20, cols, k, 5), 3, k, k + cols, kind);
                 calls.restarts = 3; // there is nothing to start anew from
-                calls.check("kind " + std::to_string(kind) + ", " + std::to_string(cols) + " columns, k " + std::to_string(k));
+                calls.check("kind " + std::to_string(kind) + ", " + std::to_string(cols) + " columns, k " +
+                            std::to_string(k));
                 if (HasFatalFailure()) return;
             }
 }
@@ -247,13 +250,15 @@ TEST(CudaKmeans, WeightsOfPointsAndElements)
             }
 }
 
-// The sums of the draws keep their scale until they have become small. Points whose distances shrink by the same factor again
-// and again make that happen, on the way through sums of few digits.
+// The sums of the draws keep their scale until they have become small. Points whose distances shrink by the same factor
+// again and again make that happen, on the way through sums of few digits.
 TEST(CudaKmeans, DrawsByWeightUnderAFinerScale)
 {
     Matrix m(120, 1);
-    for (uint64_t i = 0; i < m.rows; i++)
-        m.at(i, 0) = static_cast<float>(std::ldexp(1.0 + 0.37 * static_cast<double>(i % 6), 40 - 3 * static_cast<int>(i / 6)));
+    for (uint64_t i = 0; i < m.rows; i++) {
+        const int exponent = 40 - 3 * static_cast<int>(i / 6);
+        m.at(i, 0) = static_cast<float>(std::ldexp(1.0 + 0.37 * static_cast<double>(i % 6), exponent));
+    }
     for (uint64_t seed = 0; seed < 4; seed++) {
         Calls calls(m, 1);
         calls.weigh(Weights::points, weights_of(m.rows, seed, 0));

@@ -12,6 +12,10 @@
 #include <string>
 #include <vector>
 
+#ifndef QEM_TEST_DEVICE
+#define QEM_TEST_DEVICE QEM_DEVICE_CPU // of contexts that ask for none
+#endif
+
 namespace qem_test {
 
 struct Options {
@@ -21,7 +25,7 @@ struct Options {
     qem_allocator allocator = { nullptr, nullptr, nullptr };
     qem_progress progress = nullptr;
     void *progress_user = nullptr;
-    qem_device device = QEM_DEVICE_CPU;
+    qem_device device = QEM_TEST_DEVICE;
 };
 
 inline Options with_seed(uint64_t seed)
