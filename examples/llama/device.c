@@ -38,10 +38,9 @@ bool device_open(qem_context *context, llama_device **opened)
     llama_device *d = *opened = allocate(1, sizeof *d);
     if (!d) return false;
     d->context = context;
-    if (!cuda_ok(cudaStreamCreate(&d->stream), "stream")) return false;
     qem_status status = qem_cuda_blas_create(context, 0, NULL, &d->blas);
-    if (status == QEM_OK || status == QEM_ERR_UNSUPPORTED) return true; /* no cuBLAS here: slower, but as good */
-    return fail_library(context, status, "--device cuda");
+    if (status != QEM_OK && status != QEM_ERR_UNSUPPORTED) return fail_library(context, status, "--device cuda");
+    return cuda_ok(cudaStreamCreate(&d->stream), "stream"); /* without cuBLAS: slower, but as good */
 }
 
 void device_close(llama_device **opened)

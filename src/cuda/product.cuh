@@ -13,6 +13,16 @@
  *
  * Bytes from device memory: the codes (and units of the steps) once for each QEM_PRODUCT_BATCH rows of x, y, and x and the
  * codebook once; x comes from L2 again for each block, 4 * BATCH bytes (2 * BATCH from f16) a column for 32 / ways rows.
+ * A weight of 4096 x 4096, one row of x in f16, which is read and written once in all (0.002 bytes of a weight each):
+ *
+ *     codes                              least    device memory             L2 beside that
+ *     4 bits, f16 scales of 32 columns   0.5625   0.625 (scales are f32)    0.06, x
+ *     8 bits of 4, one codebook          0.250    0.250                     0.06, x
+ *     8 bits of 4, codebooks by group    0.375    0.375                     0.13, sums of runs; 0.25, the other half of sectors
+ *     swaps, rotations, layers, ...      as above and 8: rows as f32, written and read, which a large L2 holds
+ *     cuBLAS, f16                        as above and 4: rows as f16, written and read, once for all rows of x
+ *
+ * This is counted, not measured.
  */
 #ifndef QEM_CUDA_PRODUCT_CUH
 #define QEM_CUDA_PRODUCT_CUH
