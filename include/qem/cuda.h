@@ -146,11 +146,15 @@ QEM_API void qem_cuda_blas_destroy(qem_cuda_blas **blas);
 
 /*
  * Bytes of device scratch that qem_cuda_matmul wants for that artifact, batch and types; blas is what will be passed there, or
- * NULL. 0 for codes of one codebook (of 256 scalars at most, or of sub-vectors of 2, 4 or 8) and columns in whole fours, without
- * swaps, outliers or further layers; a sum for each 64 columns, at most some 16 MiB, for codebooks by group (of sub-vectors of
- * 2, 4 or 8) without these and without scales; 16 MiB of decoded rows, or 32 rows, for everything else; with blas and a batch that goes to it some 32 MiB of decoded rows, as much for sums if y is not f32, and cuBLAS's own
- * 4 MiB (32 from compute capability 9.0 on); beside decoded rows what qem_cuda_dequantize wants for them. Never less for a
- * larger batch. 0 on NULL, batch 0 or beyond 2^32 - 1; UINT64_MAX if the number does not fit. Any thread.
+ * NULL.
+ *   0 for codes of one codebook (of 256 scalars at most, or of sub-vectors of 2, 4 or 8) and columns in whole fours, without
+ *   swaps, outliers or further layers;
+ *   for codebooks by group (of sub-vectors of 2, 4 or 8), without these and without scales, a sum for each 64 columns, row and
+ *   row of x (8 at once), some 16 MiB at most;
+ *   for everything else 16 MiB of decoded rows, or 32 rows, and what qem_cuda_dequantize wants for them;
+ *   with blas and a batch that goes to it some 32 MiB of decoded rows, as much for sums if y is not f32, what
+ *   qem_cuda_dequantize wants, and cuBLAS's own 4 MiB (32 from compute capability 9.0 on).
+ * Never less for a larger batch. 0 on NULL, batch 0 or beyond 2^32 - 1. Any thread.
  */
 QEM_API uint64_t qem_cuda_matmul_workspace_size(const qem_device_artifact *artifact, const qem_cuda_blas *blas, uint64_t batch,
                                                 qem_dtype x_dtype, qem_dtype y_dtype);

@@ -63,28 +63,35 @@ static uint64_t float_rows(const qem_device_artifact *a)
     return rows_that_fit(a->rows, qem_cuda_float_stride(a->cols) * sizeof(float), FLOAT_BYTES);
 }
 
-static uint64_t sum_rows(const qem_device_artifact *a, uint64_t batch)
+/* Sums of runs for a row of W. */
+static uint64_t sum_row_bytes(const qem_device_artifact *a, uint64_t batch)
 {
-    return rows_that_fit(a->rows, qem_cuda_group_sums(a->cols, (uint32_t)least(batch, QEM_PRODUCT_BATCH)) * sizeof(float),
-                         SUM_BYTES);
+    return qem_cuda_group_sums(a->cols, (uint32_t)least(batch, QEM_PRODUCT_BATCH)) * sizeof(float);
 }
 
-/* Bytes, or UINT64_MAX. */
-static uint64_t times(uint64_t a, uint64_t b) { return b && a > UINT64_MAX / b ? UINT64_MAX : a * b; }
-static uint64_t plus(uint64_t a, uint64_t b) { return a > UINT64_MAX - QEM_CUDA_ALIGNMENT - b ? UINT64_MAX : aligned(a) + b; }
+static uint64_t sum_rows(const qem_device_artifact *a, uint64_t batch)
+{
+    return rows_that_fit(a->rows, sum_row_bytes(a, batch), SUM_BYTES);
+}
 
-/* By kernels of our own. */
+/* Whatever the rounding of sum_rows() is: never less for a larger batch. */
+static uint64_t sum_bytes(const qem_device_artifact *a, uint64_t batch)
+{
+    const uint64_t row = sum_row_bytes(a, batch), some = LEAST_ROWS * row, most = some > SUM_BYTES ? some : SUM_BYTES;
+    return a->rows > most / row ? most : a->rows * row;
+}
+
+/* By kernels of our own. Columns are below 2^47: no number here overflows. */
 static uint64_t own_bytes(const qem_device_artifact *a, uint64_t batch)
 {
     uint64_t most = 0;
     for (uint32_t i = 0; i < a->segment_count; i++) {
         const product_way way = way_of(a, a->segments[i]);
         uint64_t bytes = 0;
-        if (way == BY_GROUPS)
-            bytes = sum_rows(a, batch) * qem_cuda_group_sums(a->cols, (uint32_t)least(batch, QEM_PRODUCT_BATCH)) * sizeof(float);
+        if (way == BY_GROUPS) bytes = sum_bytes(a, batch);
         if (way == BY_FLOATS)
-            bytes = plus(times(float_rows(a), qem_cuda_float_stride(a->cols) * sizeof(float)),
-                         qem_cuda_dequantize_workspace_size(a, float_rows(a)));
+            bytes = aligned(float_rows(a) * qem_cuda_float_stride(a->cols) * sizeof(float)) +
+                    qem_cuda_dequantize_workspace_size(a, float_rows(a));
         most = bytes > most ? bytes : most;
     }
     return most;
@@ -104,12 +111,13 @@ static blas_plan plan_blas(const qem_device_artifact *a, const qem_cuda_blas *bl
     blas_plan plan;
     plan.stride = (a->cols + chunk - 1) / chunk * chunk; /* the decoder's faster kernels want that, and so does cuBLAS */
     plan.rows = rows_that_fit(a->rows, plan.stride * size, TILE_BYTES);
+    if (y_dtype != QEM_DTYPE_F32) plan.rows = least(plan.rows, TILE_BYTES / (LEAST_BATCH * sizeof(float)));
     const uint64_t fit = TILE_BYTES / (plan.rows * sizeof(float));
     plan.batch = least(batch, fit < LEAST_BATCH ? LEAST_BATCH : fit);
-    plan.sums = aligned(times(plan.rows, plan.stride * size));
-    plan.decoder = y_dtype == QEM_DTYPE_F32 ? plan.sums : plus(plan.sums, plan.rows * plan.batch * sizeof(float));
-    plan.blas = aligned(plus(plan.decoder, qem_cuda_dequantize_workspace_size(a, plan.rows)));
-    plan.bytes = plus(plan.blas, blas->workspace_bytes);
+    plan.sums = aligned(plan.rows * plan.stride * size);
+    plan.decoder = plan.sums + (y_dtype == QEM_DTYPE_F32 ? 0 : aligned(plan.rows * plan.batch * sizeof(float)));
+    plan.blas = aligned(plan.decoder + qem_cuda_dequantize_workspace_size(a, plan.rows));
+    plan.bytes = plan.blas + blas->workspace_bytes;
     return plan;
 }
 
@@ -134,8 +142,8 @@ static qem_status check_matrix(qem_context *context, const char *what, qem_dtype
         return qem_fail(context, QEM_ERR_ARGUMENT, "%s: the stride %llu is below the width %llu of its rows", what,
                         (unsigned long long)stride, (unsigned long long)width);
     if (batch > 0 && stride > MOST_ELEMENTS / batch)
-        return qem_fail(context, QEM_ERR_ARGUMENT, "%s: %llu rows with a stride of %llu elements are beyond 2^56 elements", what,
-                        (unsigned long long)batch, (unsigned long long)stride);
+        return qem_fail(context, QEM_ERR_ARGUMENT, "%s: %llu rows with a stride of %llu elements are beyond 2^56 elements",
+                        what, (unsigned long long)batch, (unsigned long long)stride);
     return QEM_OK;
 }
 

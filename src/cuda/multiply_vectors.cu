@@ -147,8 +147,9 @@ static cudaError_t launch(const qem_cuda_host_stage &stage, const qem_cuda_produ
                           cudaStream_t stream)
 {
     const qem_cuda_stage &d = stage.on_device;
-    const vectors_source from = { d.codes, d.book, stage.halves ? stage.rounded[0] : NULL, d.row_bits, d.row_begin, (uint32_t)stage.k,
-                                  d.code_bits, qem_product_steps_of(d) };
+    const uint16_t *half = stage.halves ? stage.rounded[0] : NULL;
+    const vectors_source from = { d.codes,           d.book,      half,                   d.row_bits, d.row_begin,
+                                  (uint32_t)stage.k, d.code_bits, qem_product_steps_of(d) };
     if (d.code_bits == 8 && d.row_bits % 32 == 0 && stage.halves)
         return qem_multiply<byte_codes<DIM>>(from, p, processors, stream);
     return qem_multiply<any_codes<DIM>>(from, p, processors, stream);

@@ -216,7 +216,7 @@ static __global__ void __launch_bounds__(QEM_PRODUCT_THREADS, 2)
             if (run == 0) sums[(way * rows + row) * BATCH + b] = sum[b];
         }
         __syncthreads();
-        for (uint32_t i = 0; i < ways && first + i < spans && t < rows * BATCH; i++) total += sums[i * rows * BATCH + t];
+        for (uint32_t i = 0; i < ways && t < rows * BATCH; i++) total += sums[i * rows * BATCH + t]; /* + 0 where none is */
     }
     if (t < rows * BATCH && first_row + t / BATCH < p.rows && t % BATCH < p.batch)
         qem_store_y(p, t % BATCH, first_row + t / BATCH, total);

@@ -422,20 +422,24 @@ TEST_F(CudaMatmulErrors, AreToldAndNothingIsWritten)
 
 TEST(CudaMatmul, WorkspaceSizes)
 {
-    Layers layers(5000, 200, 1);
-    layers.add_layer(by_group(8, 16, 1), {});
-    const DeviceArtifact artifact = upload(context(), layers.get());
-    const auto size = [&](uint64_t batch) {
-        return qem_cuda_matmul_workspace_size(artifact.get(), nullptr, batch, QEM_DTYPE_F16, QEM_DTYPE_BF16);
-    };
-    EXPECT_GT(size(1), 0u);
-    uint64_t before = 0;
-    for (uint64_t batch : { 0, 1, 2, 3, 8, 9, 100, 5000 }) {
-        EXPECT_GE(size(batch), before);
-        before = size(batch);
+    Layers floats(5000, 200, 1), few(7, 1000, 2), many(5000, 1000, 2);
+    floats.add_layer(by_group(8, 16, 1), {});
+    few.add_layer(by_group(8, 16), {});
+    many.add_layer(by_group(8, 16), {});
+    for (const Layers *layers : { &floats, &few, &many }) {
+        const DeviceArtifact artifact = upload(context(), layers->get());
+        const auto size = [&](uint64_t batch) {
+            return qem_cuda_matmul_workspace_size(artifact.get(), nullptr, batch, QEM_DTYPE_F16, QEM_DTYPE_BF16);
+        };
+        EXPECT_GT(size(1), 0u);
+        uint64_t before = 0;
+        for (uint64_t batch : { 0, 1, 2, 3, 5, 8, 9, 100, 5000 }) {
+            EXPECT_GE(size(batch), before);
+            before = size(batch);
+        }
+        EXPECT_EQ(size(0), 0u);
+        EXPECT_EQ(size(uint64_t(1) << 32), 0u);
     }
-    EXPECT_EQ(size(0), 0u);
-    EXPECT_EQ(size(uint64_t(1) << 32), 0u);
     EXPECT_EQ(qem_cuda_matmul_workspace_size(nullptr, nullptr, 1, QEM_DTYPE_F32, QEM_DTYPE_F32), 0u);
 }
 

@@ -1,5 +1,5 @@
-// Products on the device, compared byte by byte with a scalar restatement of the documented order, which is itself compared with
-// a product in double.
+// Products on the device, compared byte by byte with a scalar restatement of the documented order, which is itself compared
+// with a product in double.
 #ifndef QEM_TESTS_CUDA_PRODUCT_H
 #define QEM_TESTS_CUDA_PRODUCT_H
 
@@ -145,8 +145,8 @@ struct ProductMemory {
         std::memcpy(&value, word.read().data(), 4);
         return value;
     }
-    qem_status multiply(const Context &context, const qem_device_artifact *artifact, qem_cuda_blas *blas, const DeviceProduct &p,
-                        cudaStream_t stream) const
+    qem_status multiply(const Context &context, const qem_device_artifact *artifact, qem_cuda_blas *blas,
+                        const DeviceProduct &p, cudaStream_t stream) const
     {
         return qem_cuda_matmul(context, artifact, blas, p.batch, p.x_dtype, x(), p.x_gap ? of_x.stride : 0, p.y_dtype, y(),
                                p.y_gap ? of_y.stride : 0, reinterpret_cast<uint32_t *>(word.get()),

@@ -1,5 +1,5 @@
-/* A stand-in for cuBLAS and for the dynamic linker that finds it: the library under test is linked so that its dlopen, dlsym and
- * dlclose come here (--wrap). A product is a chain of fma for each element, with k ascending. */
+/* A stand-in for cuBLAS and for the dynamic linker that finds it: the library under test is linked so that its dlopen, dlsym
+ * and dlclose come here (--wrap). A product is a chain of fma for each element, with k ascending. */
 #include <dlfcn.h>
 
 #include <cmath>
@@ -133,7 +133,7 @@ int gemm(void *handle, int op_a, int op_b, int64_t m, int64_t n, int64_t k, cons
     const Call call("cublasGemmEx without a workspace of the caller", h && h->workspace ? kNone : kAllocates);
     if (!h) return QEM_CUBLAS_NOT_INITIALIZED;
     if (call.error || machine().cublas_product_fails) return kExecutionFailed;
-    if (h->pointer_mode != QEM_CUBLAS_POINTER_MODE_HOST) fail("cublasGemmEx: host scalars with the pointer mode of device ones");
+    if (h->pointer_mode != QEM_CUBLAS_POINTER_MODE_HOST) fail("cublasGemmEx: host scalars, but the mode of device ones");
     if (h->atomics_mode != QEM_CUBLAS_ATOMICS_NOT_ALLOWED) fail("cublasGemmEx may use atomics: its sums are in no fixed order");
     if (h->math_mode != QEM_CUBLAS_DISALLOW_REDUCED_PRECISION_REDUCTION) fail("cublasGemmEx in a math mode that is not exact");
     if (h->device != device_of_thread()) fail("cublasGemmEx with a handle of another device");
