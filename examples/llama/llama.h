@@ -5,6 +5,7 @@
  *     json.c    config.json, vocab.json, model.safetensors.index.json
  *     config.c  config.json -> llama_config
  *     weights.c tensors of a model, dense or quantized, and products with them
+ *     device.c  quantized matrices and products with them on a GPU (device_absent.c: without CUDA)
  *     cache.c   keys and values of earlier positions, exact or quantized
  *     model.c   the forward pass
  *     text.c    vocabulary and token files
@@ -16,6 +17,7 @@
 #ifndef QEM_EXAMPLE_LLAMA_H
 #define QEM_EXAMPLE_LLAMA_H
 
+#include <qem/cuda.h>
 #include <qem/qem.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -86,11 +88,12 @@ bool config_load(const char *directory, llama_config *config);
 
 /* ------------------------------------------------------------------------------------------------- weights ------ */
 
-/* A matrix of the model; exactly one of dense and codes is there. */
+/* A matrix of the model: dense, codes, or codes uploaded to a GPU (rows are still decoded from codes, products are made there). */
 typedef struct weight {
     uint64_t rows, cols;
     float *dense;
     qem_artifact *codes;
+    qem_device_artifact *uploaded;
 } weight;
 
 /* The files of a model while it is loaded. */
@@ -106,9 +109,12 @@ typedef struct model_files {
     uint64_t elements, bytes;           /* of the quantized ones */
 } model_files;
 
+typedef struct llama_device llama_device;
+
 /* What products need beside the weights; workspace grows as needed. */
 typedef struct llama_engine {
     qem_context *context;
+    llama_device *device; /* NULL: the CPU alone */
     void *workspace;
     uint64_t workspace_bytes;
 } llama_engine;
@@ -124,6 +130,16 @@ void weight_free(weight *matrix);
 bool weight_apply(llama_engine *engine, const weight *matrix, const float *x, uint64_t batch, float *y);
 /* One row of the matrix. */
 bool weight_row(llama_engine *engine, const weight *matrix, uint64_t row, float *out);
+
+/* -------------------------------------------------------------------------------------------------- device ------ */
+
+/* GPU 0 and a stream on it. *opened is to be closed after an error too. */
+bool device_open(qem_context *context, llama_device **opened);
+void device_close(llama_device **opened);
+/* Uploads the codes; weight_free ends what they are there. */
+bool device_upload(llama_device *device, weight *matrix);
+/* weight_apply of a matrix that is there; x and y are host memory. */
+bool device_apply(llama_device *device, const weight *matrix, const float *x, uint64_t batch, float *y);
 
 /* ------------------------------------------------------------------------------------------------ KV cache ------ */
 
@@ -195,6 +211,8 @@ typedef struct llama_state {
 } llama_state;
 
 bool model_load(model_files *files, const llama_config *config, llama_model *model);
+/* Products with quantized matrices are made on a GPU from now on. */
+bool model_to_device(llama_model *model);
 void model_free(llama_model *model);
 bool state_create(const llama_config *config, uint32_t positions, llama_state *state);
 void state_free(llama_state *state);

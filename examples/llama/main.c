@@ -23,6 +23,7 @@ static const char usage[] =
     "      --seed S            of the draws (default 0)\n"
     "      --weights FILE      this file instead of DIR's tensors\n"
     "      --dequantize        decode all weights first and multiply by dense matrices\n"
+    "      --device NAME       cpu (default), or cuda: products with quantized matrices on a GPU\n"
     "      --rope PAIRS        interleaved or half (default: rope_interleaved of config.json, else half)\n"
     "      --kv-bits B         quantize keys and values with codes of B bits an element\n"
     "      --kv-method M       rtn, grid, nf, lloydmax (default), vq, pq, ...\n"
@@ -32,7 +33,7 @@ static const char usage[] =
     "  -h, --help              this text\n";
 
 typedef struct options {
-    const char *command, *directory, *tokens, *prompt, *weights, *rope;
+    const char *command, *directory, *tokens, *prompt, *weights, *rope, *device;
     uint32_t length, threads;
     uint64_t seed;
     double temperature;
@@ -92,6 +93,7 @@ static bool parse_option(const char *name, const char *value, options *o)
         const char **text;
     } texts[] = {
         { "--tokens", &o->tokens }, { "--prompt", &o->prompt }, { "--weights", &o->weights }, { "--rope", &o->rope },
+        { "--device", &o->device },
     };
     double seed;
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
@@ -119,6 +121,8 @@ static bool check_options(options *o)
     if (perplexity && !o->tokens) return fail("perplexity: --tokens is missing");
     if (o->rope && strcmp(o->rope, "interleaved") != 0 && strcmp(o->rope, "half") != 0)
         return fail("--rope: '%s' is neither interleaved nor half", o->rope);
+    if (o->device && strcmp(o->device, "cpu") != 0 && strcmp(o->device, "cuda") != 0)
+        return fail("--device: '%s' is neither cpu nor cuda", o->device);
     const qem_method m = o->cache.method;
     const bool scalar = m == QEM_METHOD_RTN || m == QEM_METHOD_GRID || m == QEM_METHOD_NF || m == QEM_METHOD_LLOYDMAX;
     if (o->cache.dim == 0) o->cache.dim = scalar ? 1 : 2;
@@ -368,6 +372,7 @@ static bool run(const options *o)
     qem_status status = qem_context_create(&params, &context);
     if (status != QEM_OK) return fail_library(NULL, status, "context");
     bool done = load(context, o, &model);
+    if (done && o->device && strcmp(o->device, "cuda") == 0) done = model_to_device(&model);
     if (done) done = strcmp(o->command, "perplexity") == 0 ? perplexity(&model, o) : generate(&model, o);
     model_free(&model);
     qem_context_destroy(&context);

@@ -54,12 +54,47 @@ bool model_load(model_files *files, const llama_config *config, llama_model *mod
     return true;
 }
 
+enum { MATRICES = 7 };
+
+static void matrices_of(llama_layer *layer, weight *all[MATRICES])
+{
+    weight *const matrices[MATRICES] = { &layer->q,    &layer->k,  &layer->v,   &layer->o,
+                                         &layer->gate, &layer->up, &layer->down };
+    memcpy(all, matrices, sizeof matrices);
+}
+
+/* Codes stay here too for the embedding alone, whose rows are decoded. */
+static bool to_device(llama_device *device, weight *matrix, bool keep, uint32_t *uploaded)
+{
+    if (!matrix->codes) return true;
+    if (!device_upload(device, matrix)) return false;
+    if (!keep) qem_artifact_destroy(&matrix->codes);
+    ++*uploaded;
+    return true;
+}
+
+bool model_to_device(llama_model *model)
+{
+    uint32_t uploaded = 0;
+    if (!device_open(model->engine.context, &model->engine.device)) return false;
+    llama_device *device = model->engine.device;
+    bool done = to_device(device, &model->output, false, &uploaded);
+    if (done && model->config.tied) done = to_device(device, &model->embedding, true, &uploaded);
+    for (uint32_t i = 0; done && i < model->config.layers; i++) {
+        weight *all[MATRICES];
+        matrices_of(&model->layers[i], all);
+        for (size_t j = 0; done && j < MATRICES; j++) done = to_device(device, all[j], false, &uploaded);
+    }
+    return done && !uploaded ? fail("--device cuda: no matrix of the model is quantized") : done;
+}
+
 void model_free(llama_model *model)
 {
     for (uint32_t i = 0; model->layers && i < model->config.layers; i++) {
         llama_layer *layer = &model->layers[i];
-        weight *all[] = { &layer->q, &layer->k, &layer->v, &layer->o, &layer->gate, &layer->up, &layer->down };
-        for (size_t j = 0; j < sizeof all / sizeof all[0]; j++) weight_free(all[j]);
+        weight *all[MATRICES];
+        matrices_of(layer, all);
+        for (size_t j = 0; j < MATRICES; j++) weight_free(all[j]);
         free(layer->attention_norm);
         free(layer->mlp_norm);
     }
@@ -68,6 +103,7 @@ void model_free(llama_model *model)
     free(model->norm);
     free(model->layers);
     free(model->engine.workspace);
+    device_close(&model->engine.device);
     *model = (llama_model){ 0 };
 }
 

@@ -222,6 +222,7 @@ void weight_free(weight *matrix)
 {
     free(matrix->dense);
     qem_artifact_destroy(&matrix->codes);
+    qem_device_artifact_destroy(&matrix->uploaded);
     *matrix = (weight){ 0 };
 }
 
@@ -252,6 +253,7 @@ static bool grow_workspace(llama_engine *engine, uint64_t bytes)
 
 bool weight_apply(llama_engine *engine, const weight *matrix, const float *x, uint64_t batch, float *y)
 {
+    if (matrix->uploaded) return device_apply(engine->device, matrix, x, batch, y);
     if (matrix->codes) {
         if (!grow_workspace(engine, qem_matmul_workspace_size(engine->context, matrix->codes, batch))) return false;
         qem_status status = qem_matmul(engine->context, matrix->codes, batch, QEM_DTYPE_F32, x, 0, QEM_DTYPE_F32, y, 0,

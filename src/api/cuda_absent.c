@@ -74,3 +74,31 @@ void qem_cuda_context_name(const qem_context *context, char *name, size_t size)
     (void)context;
     if (size > 0) *name = '\0';
 }
+
+qem_status qem_cuda_blas_create(qem_context *context, int device, void *handle, qem_cuda_blas **blas)
+{
+    (void)device, (void)handle;
+    if (blas) *blas = NULL;
+    return absent(context);
+}
+
+void qem_cuda_blas_destroy(qem_cuda_blas **blas)
+{
+    if (blas) *blas = NULL; /* none was ever made */
+}
+
+uint64_t qem_cuda_matmul_workspace_size(const qem_device_artifact *artifact, const qem_cuda_blas *blas, uint64_t batch,
+                                        qem_dtype x_dtype, qem_dtype y_dtype)
+{
+    (void)artifact, (void)blas, (void)batch, (void)x_dtype, (void)y_dtype;
+    return 0;
+}
+
+qem_status qem_cuda_matmul(qem_context *context, const qem_device_artifact *artifact, qem_cuda_blas *blas, uint64_t batch,
+                           qem_dtype x_dtype, const void *x, uint64_t x_stride, qem_dtype y_dtype, void *y,
+                           uint64_t y_stride, uint32_t *overflow, void *workspace, uint64_t workspace_bytes, void *stream)
+{
+    (void)artifact, (void)blas, (void)batch, (void)x_dtype, (void)x, (void)x_stride, (void)y_dtype, (void)y, (void)y_stride;
+    (void)overflow, (void)workspace, (void)workspace_bytes, (void)stream;
+    return absent(context);
+}

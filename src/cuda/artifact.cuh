@@ -95,6 +95,7 @@ struct qem_cuda_host_stage {
     const uint16_t *rounded[2];   /* shared codebooks that are the decoded values: as f16, as bf16; else NULL */
     const qem_cuda_slab *slab[2]; /* for outputs of 2 and of 4 bytes; device; NULL where there are none */
     qem_cuda_slabs slabs[2];
+    int halves;     /* the codebook is stored as f16: that holds it without loss */
     double largest; /* no decoded value of its layer is larger; infinite: unknown */
 };
 
@@ -149,6 +150,10 @@ cudaError_t qem_cuda_decode_rotated(const qem_cuda_host_stage &stage, const qem_
                             const qem_cuda_rows &rows, cudaStream_t stream);
 /* Outliers first .. last - 1 of the index, as far as they lie in the rows, over what is there. */
 cudaError_t qem_cuda_write_outliers(uint64_t first, uint64_t last, const qem_cuda_rows &rows, cudaStream_t stream);
+
+/* qem_cuda_dequantize without its checks; rows may be none. */
+cudaError_t qem_cuda_decode_rows(const qem_device_artifact *artifact, uint64_t row_begin, uint64_t row_end, uint32_t dtype,
+                                 void *out, uint64_t row_stride, uint32_t *overflow, void *workspace, cudaStream_t stream);
 
 /* The kernels of each file are loaded, so that no launch has to. */
 cudaError_t qem_cuda_load_any(void);

@@ -141,6 +141,13 @@ static cudaError_t enqueue(const job &job)
     return write_outliers(job);
 }
 
+cudaError_t qem_cuda_decode_rows(const qem_device_artifact *artifact, uint64_t row_begin, uint64_t row_end, uint32_t dtype,
+                                 void *out, uint64_t row_stride, uint32_t *overflow, void *workspace, cudaStream_t stream)
+{
+    const job job = { artifact, row_begin, row_end, (qem_dtype)dtype, out, row_stride, overflow, (float *)workspace, stream };
+    return enqueue(job);
+}
+
 qem_status qem_cuda_dequantize(qem_context *context, const qem_device_artifact *artifact, uint64_t row_begin,
                                uint64_t row_end, qem_dtype dtype, void *out, uint64_t row_stride, uint32_t *overflow,
                                void *workspace, uint64_t workspace_bytes, void *stream)

@@ -152,6 +152,7 @@ static void place_stage(qem_cuda_arena *arena, const qem_artifact *artifact, con
 {
     qem_cuda_stage *d = &to->on_device;
     to->k = stage->k;
+    to->halves = stage->codebook_dtype == QEM_DTYPE_F16;
     d->row_begin = stage->row_begin;
     d->row_end = stage->row_end;
     d->row_bits = qem_stage_row_bits(stage);

@@ -9,6 +9,7 @@ import support
 from support import CliTest, array_of, bf16_bits, np, read_safetensors, write_safetensors
 
 LLAMA = os.environ.get("QEM_LLAMA", os.path.join(os.path.dirname(support.QEM), "llama"))
+HOST = os.environ.get("QEM_LLAMA_HOST", "")  # with a GPU that is the kernels' runner
 DATA = os.environ.get("QEM_TEST_DATA", "")
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 32, "intermediate_size": 48,
           "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 270,
@@ -96,9 +97,9 @@ class LlamaTest(CliTest):
         write_safetensors(self.path(name + "/model.safetensors"), tensors(weights) if tensors else weights)
         return config, weights
 
-    def run_llama(self, *arguments):
+    def run_llama(self, *arguments, program=LLAMA):
         environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
-        return subprocess.run([LLAMA, *map(str, arguments)], cwd=self.dir, capture_output=True, timeout=120,
+        return subprocess.run([program, *map(str, arguments)], cwd=self.dir, capture_output=True, timeout=120,
                               stdin=subprocess.DEVNULL, env=environment)
 
     def llama(self, *arguments):
@@ -298,6 +299,46 @@ class Quantized(LlamaTest):
         nll, text = self.perplexity("model", "--tokens", "short.npy", "--kv-bits", "8", "--kv-block", "16")
         self.assertNotIn("nothing was quantized", text)
         self.assert_close(nll, exact, 1e-3)
+
+
+class Device(LlamaTest):
+    """Products on a GPU, or where there is none a sentence that says so."""
+    def nll_on(self, program, *arguments):
+        done = self.run_llama("perplexity", *arguments, "--device", "cuda", program=program)
+        self.assertEqual((done.returncode, done.stderr.decode()), (0, ""), arguments)
+        return float([line for line in done.stdout.decode().splitlines() if line.startswith("nll: ")][0].split()[1])
+
+    def quantize(self, options):
+        self.qem("quantize", "model/model.safetensors", "-o", "q.safetensors", "--method", *options.split())
+        return "model", "--weights", "q.safetensors"
+
+    @unittest.skipUnless(os.path.exists(HOST), "the kernels' runner is not built")
+    def test_as_on_the_cpu(self):
+        self.model(tie_word_embeddings=True)
+        self.save("short.npy", self.texts[:, :9])  # a batch that takes own kernels, where the others go to cuBLAS
+        for options in ["grid --grid block:16 --bits 4", "pq --bits 6 --dim 2", "vq --dim 4 --k 64 --levels 1",
+                        "auto --bits 4.5 --effort 0"]:
+            call = self.quantize(options)
+            for tokens in ["tokens.npy", "short.npy"]:
+                nll, _ = self.perplexity(*call, "--tokens", tokens)
+                self.assert_close(self.nll_on(HOST, *call, "--tokens", tokens), nll, 1e-4)
+        text = ("generate", *call, "--prompt", "ab", "--length", "12")
+        done = self.run_llama(*text, "--device", "cuda", program=HOST)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, self.llama(*text), b""))
+
+    def test_refusals(self):
+        self.model()
+        dense = ("model", "--tokens", "tokens.npy")
+        self.refuse(["--device", "neither"], "perplexity", *dense, "--device", "tpu", code=2)
+        if os.path.exists(HOST):
+            done = self.run_llama("perplexity", *dense, "--device", "cuda", program=HOST)
+            self.assertEqual((done.returncode, done.stdout), (1, b""))
+            self.assertIn(b"no matrix of the model is quantized", done.stderr)
+        call = (*self.quantize("lloydmax --k 16"), "--tokens", "tokens.npy")
+        if self.run_llama("perplexity", *call, "--device", "cuda").returncode == 0:  # a machine with a GPU
+            self.assert_close(self.nll_on(LLAMA, *call), self.perplexity(*call)[0], 1e-4)
+        else:
+            self.refuse(["--device cuda"], "perplexity", *call, "--device", "cuda")
 
 
 class Generate(LlamaTest):

@@ -11,6 +11,10 @@
 #define qem_cuda_context_begin absent_cuda_context_begin
 #define qem_cuda_context_end absent_cuda_context_end
 #define qem_cuda_context_name absent_cuda_context_name
+#define qem_cuda_blas_create absent_cuda_blas_create
+#define qem_cuda_blas_destroy absent_cuda_blas_destroy
+#define qem_cuda_matmul_workspace_size absent_cuda_matmul_workspace_size
+#define qem_cuda_matmul absent_cuda_matmul
 extern "C" {
 #include "api/cuda_absent.c"
 }
@@ -41,6 +45,15 @@ TEST(CudaAbsent, EveryCallSaysSo)
     EXPECT_EQ(qem_cuda_dequantize_workspace_size(nullptr, 5), 0u);
     qem_device_artifact_info info = QEM_DEVICE_ARTIFACT_INFO_INIT;
     EXPECT_EQ(qem_device_artifact_query(nullptr, &info), QEM_ERR_ARGUMENT);
+    qem_cuda_blas *blas = reinterpret_cast<qem_cuda_blas *>(1);
+    EXPECT_EQ(qem_cuda_blas_create(context, 0, nullptr, &blas), QEM_ERR_NO_DEVICE);
+    EXPECT_EQ(blas, nullptr);
+    qem_cuda_blas_destroy(&blas);
+    qem_cuda_blas_destroy(nullptr);
+    EXPECT_EQ(qem_cuda_matmul(context, nullptr, nullptr, 0, QEM_DTYPE_F32, nullptr, 0, QEM_DTYPE_F32, nullptr, 0, nullptr,
+                              nullptr, 0, nullptr),
+              QEM_ERR_NO_DEVICE);
+    EXPECT_EQ(qem_cuda_matmul_workspace_size(nullptr, nullptr, 1, QEM_DTYPE_F32, QEM_DTYPE_F32), 0u);
     qem_device_artifact_destroy(&uploaded);
     qem_device_artifact_destroy(nullptr);
 }

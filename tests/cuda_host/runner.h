@@ -27,12 +27,30 @@ struct Machine {
     size_t memory = (size_t)1 << 30;       /* of each device */
     size_t shared_by_default = 48 << 10;   /* a block's shared memory without cudaFuncSetAttribute */
     size_t shared_at_most = 64 << 10;      /* and with it */
+    bool cublas12 = false, cublas13 = true; /* libraries that can be loaded, and those that the process has loaded */
+    bool cublas12_loaded = false, cublas13_loaded = false;
+    const char *cublas_lacks = nullptr; /* a function that they do not have */
+    int cublas_create_fails = 0;        /* the status of cublasCreate */
+    bool cublas_product_fails = false;
 };
 Machine &machine();
 
 /* The default machine, no kernel loaded, the seed of the environment. Memory and streams stay what they are. */
 void reset();
 void seed(uint64_t value);
+
+/* A handle of the stand-in for cuBLAS (blas.cpp), as an engine has its own. */
+struct BlasHandle {
+    int device = 0;
+    cudaStream_t stream = nullptr;
+    void *workspace = nullptr; /* null: cuBLAS's own, which a product may allocate */
+    size_t workspace_bytes = 0;
+    int math_mode = 0, pointer_mode = 0, atomics_mode = 0;
+    uint64_t products = 0;
+};
+BlasHandle *make_blas_handle();
+void end_blas_handle(BlasHandle *handle);
+size_t blas_handles(); /* that are not ended */
 
 size_t allocated_bytes(); /* device memory not freed yet, as asked for */
 
