@@ -25,8 +25,8 @@ sees any activation or text.
 
 `--mixed on` gives the first rows of a matrix codes of one bit more as far as the budget goes: at 4 bits blocks would else
 have codes of 3 bits and leave 0.75 unused. Where a row has 64 columns, a block of 128 is that row. NMSE is the squared
-error of all quantized weights over their squares; quantize is the sum over the matrices of the seconds that `qem quantize`
-reports, one run.
+error of all quantized weights over their squares. quantize is the sum over the matrices of the seconds that `qem quantize`
+reports: one run by the clock, so other work on the machine shows in it.
 """
 ABOUT = {
     "tinystories": """`TinyStories-260K` (A. Karpathy, MIT) is a LLaMA of 5 layers, 64 wide. `examples/llama` runs it on the
@@ -38,7 +38,7 @@ parameters, 10.6 million of them in linear weights. It embeds 64 sentences (`ben
 the same in other words); a forward pass in numpy, float64. *1 - cosine*: between a sentence's embeddings by the original
 and by the quantized model, over the 64 sentences. *similarities off by*: mean change of the cosine of two sentences, over
 all 2016 pairs. *same nearest*: sentences whose nearest other sentence is the same. *paraphrase found*: sentences whose
-nearest is their paraphrase.""",
+nearest is their paraphrase; the pairs are easy, only the coarsest weights lose any.""",
     "rxnfp": """The pretrained BERT of `rxnfp` (RXN4Chemistry team and University of Bern, MIT) has 12 layers, 256 wide, and
 6.3 million linear weights. It fills masks in 64 reactions written as SMILES (`bench/models/reactions.txt`, textbook
 reactions): every 7th token is masked, three copies of a reaction with different masks; a forward pass in numpy, float64.
@@ -155,7 +155,8 @@ def section(rows, subject):
 def machine(about):
     for row in about:
         yield (f"- {row['model']}: qem {row['version']}, {row['cpu']}, {row['isa']}, {row['threads']} "
-               f"thread{'s' if row['threads'] != 1 else ''}, numpy {row['numpy']}")
+               f"thread{'s' if row['threads'] != 1 else ''}, numpy {row['numpy']}; load average of the last 15 minutes "
+               f"{row['load']:g} on {row['cores']} cores")
 
 
 def write(out):

@@ -505,11 +505,12 @@ class Page(Place):
     def test_page(self):
         tables.write(self.path("models/minilm.csv"), self.rows())
         tables.write(self.path("models/about.csv"), [{"model": "minilm", "version": "1.2", "cpu": "a CPU", "isa": "avx2",
-                                                      "threads": 1, "numpy": "3.4"}])
+                                                      "threads": 1, "numpy": "3.4", "cores": 2, "load": 1.25}])
         modelpage.write(self.place)
         with open(self.path("models.md"), encoding="utf-8") as file:
             page = file.read()
-        for words in ("- minilm: qem 1.2, a CPU, avx2, 1 thread, numpy 3.4", "](models/models.svg)", "](models/minilm.csv)",
+        for words in ("- minilm: qem 1.2, a CPU, avx2, 1 thread, numpy 3.4; load average of the last 15 minutes 1.25 on 2 cores",
+                      "](models/models.svg)", "](models/minilm.csv)",
                       "`nf block:64` not reached at 2 bits: the budget is 1 byte", "## What is not here", "## Licences"):
             self.assertIn(words, page)
         self.assertNotIn("TinyStories-260K, next tokens", page)
