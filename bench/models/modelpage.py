@@ -21,7 +21,8 @@ sees any activation or text.
 - `rtn block:128`: `--method grid --grid block:128 --mixed on`, a range of f16 numbers for each 128 weights of a row
 - `nf block:64`: `--method nf --grid block:64 --mixed on`, NormalFloat with an f16 scale for each 64 weights; at 4.25 bits
   the codes have 4 bits, which is called nf4
-- `hyperchr`, `qet`: `--method hyperchr`, `--method qet`, the papers' methods at their defaults
+- `hyperchr`, `qet`: `--method hyperchr`, `--method qet`, the papers' methods at their defaults: sub-vectors of 4, codebooks
+  in f32, which take a large part of the bytes of matrices as small as these
 
 `--mixed on` gives the first rows of a matrix codes of one bit more as far as the budget goes: at 4 bits blocks would else
 have codes of 3 bits and leave 0.75 unused. Where a row has 64 columns, a block of 128 is that row. NMSE is the squared
@@ -67,7 +68,7 @@ def shown(row, figure):
     value = row.get(figure.key)
     if value is None:
         return "-"
-    word = format(value, figure.form)
+    word = format(value, figure.form if abs(value) < 100 else ".5g")  # the CSV files hold 5 digits
     return word.replace("%", " %")
 
 
@@ -93,7 +94,9 @@ def table(rows, subject):
 
 
 def number(value, form, unit=""):
-    return "-" if value is None else format(value, form) + unit
+    if value is None:
+        return "-"
+    return (format(value, form) if value else "0") + unit
 
 
 def drawn_lines(rows, subject):
