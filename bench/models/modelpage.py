@@ -130,7 +130,7 @@ def conclusion(rows, subject):
         words += f" (not at {', '.join(lost)})"
     if ratios:
         words += (f"; beside the best other method's it is {math.exp(statistics.fmean(map(math.log, ratios))):.2f} in the "
-                  f"geometric mean, {min(ratios):.2f} to {max(ratios):.2f}")
+                  f"geometric mean of {len(ratios)} budgets, {min(ratios):.2f} to {max(ratios):.2f}")
     return words + "."
 
 

@@ -489,7 +489,7 @@ class Page(Place):
     def test_conclusion(self):
         words = modelpage.conclusion(self.rows(), subjects.Sentences)
         self.assertIn("least 1 - cosine at 1 of 2 budgets (not at 4)", words)
-        self.assertIn(f"{math.sqrt(0.5 * 4):.2f} in the geometric mean, 0.50 to 4.00", words)
+        self.assertIn(f"{math.sqrt(0.5 * 4):.2f} in the geometric mean of 2 budgets, 0.50 to 4.00", words)
         self.assertIn("not both", modelpage.conclusion(self.rows()[:1], subjects.Sentences))
 
     def test_table(self):
