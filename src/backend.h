@@ -301,7 +301,14 @@ typedef struct qem_backend {
     /* fused: unpack, look up, inverse swaps, add stages, convert, store */
     qem_status (*decode)(qem_context *, const qem_decode_args *args);
 
-    /* products on codes; the workspace's bytes depend on the stages, the shape, batch, x_dtype and the context's threads */
+    /* An artifact, which lies in host memory, made ready to be decoded as often as wanted: rows to `out`, device memory, row
+     * row_begin first. Ended by close_artifact. All NULL where host memory is the device's: decode then reads it in place. */
+    qem_status (*open_artifact)(qem_context *, const qem_artifact *artifact, void **opened);
+    qem_status (*decode_artifact)(qem_context *, void *opened, uint64_t row_begin, uint64_t row_end, qem_dtype dtype, void *out,
+                                  uint64_t row_stride, int *overflow /* host */);
+    void (*close_artifact)(qem_context *, void *opened);
+
+    /* products on codes, both NULL where there are none; the workspace's bytes depend on the stages, the shape, batch, x_dtype and the context's threads */
     uint64_t (*matmul_workspace)(const qem_context *, const qem_matmul_args *args);
     void (*matmul)(qem_context *, const qem_matmul_args *args);
 
@@ -312,5 +319,13 @@ typedef struct qem_backend {
 
 /* The CPU's table; the kernels for context->isa are chosen by qem_cpu_kernels_for (cpu/kernels.h). */
 extern const qem_backend qem_cpu_backend;
+
+/* Makes a context that is otherwise set up one of GPU `device`: its backend, and a stream of its own. NO_DEVICE where there is no
+ * driver or no such GPU, and in builds without CUDA (api/cuda_absent.c). */
+qem_status qem_cuda_context_begin(qem_context *context, int device);
+/* Ends what a context has on a GPU; nothing on the CPU. */
+void qem_cuda_context_end(qem_context *context);
+/* The GPU's own name. */
+void qem_cuda_context_name(const qem_context *context, char *name, size_t size);
 
 #endif

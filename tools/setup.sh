@@ -27,6 +27,7 @@ provided() {
         libgtest-dev) have_header gtest/gtest.h c++ ;;
         libbenchmark-dev) have_header benchmark/benchmark.h c++ ;;
         python3-numpy) python_with_numpy >/dev/null ;;
+        python3-venv) "$(python_with_numpy || echo python3)" -c 'import ensurepip' >/dev/null 2>&1 ;;
         *) false ;;
     esac
 }
@@ -53,7 +54,7 @@ install_missing() {
 }
 
 build_packages=(cmake gcc libc6-dev ninja-build pkg-config libjansson-dev libxxhash-dev libopenblas-serial-dev)
-test_packages=(g++ libgtest-dev libbenchmark-dev python3 python3-numpy gnuplot-nox)
+test_packages=(g++ libgtest-dev libbenchmark-dev python3 python3-numpy python3-venv gnuplot-nox)
 
 # build_tree DIRECTORY [cmake options] [-- options of cmake --build]: configures and builds. A directory keeps the generator it
 # was made with.

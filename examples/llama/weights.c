@@ -44,7 +44,7 @@ static bool open_index(model_files *files)
     bool loaded = path && json_load(path, &files->index);
     free(path);
     if (!loaded) return false;
-    files->sharded = true;
+    files->sharded = true; /* a map of quantized tensors names no shard that the other does not */
     const json_node *map = json_get(&files->index, 0, "weight_map");
     if (!map || map->kind != JSON_OBJECT || map->count == 0)
         return fail("%s: 'weight_map' is not there, or not an object with entries", files->index.path);
@@ -119,13 +119,21 @@ static void convert(const qem_tensor_info *tensor, uint64_t count, float *out)
     }
 }
 
-/* The file that should hold a tensor; UINT32_MAX on an error. */
+static const json_node *find_in(const json *index, const char *map, const char *name)
+{
+    const json_node *object = json_get(index, 0, map);
+    return object && object->kind == JSON_OBJECT ? json_get(index, json_index(index, object), name) : NULL;
+}
+
+/* The file that should hold a tensor; UINT32_MAX on an error. Quantized ones have a map of their own, for in their files they go by
+ * the names of their parts. */
 static uint32_t file_of(model_files *files, const char *name)
 {
     if (!files->sharded) return 0;
     const json *index = &files->index;
-    const json_node *shard = json_get(index, json_index(index, json_get(index, 0, "weight_map")), name);
-    if (shard) return open_shard(files, shard->text);
+    const json_node *shard = find_in(index, "quantized_map", name);
+    if (!shard) shard = find_in(index, "weight_map", name);
+    if (shard && shard->kind == JSON_STRING && !strchr(shard->text, '/')) return open_shard(files, shard->text);
     fail("%s: no tensor '%s' in 'weight_map'", index->path, name);
     return UINT32_MAX;
 }

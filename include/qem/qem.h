@@ -454,7 +454,7 @@ typedef struct qem_trial {
     uint32_t version;
     qem_status status;       /* QEM_OK, or why it is out: BUDGET, RANGE, UNSUPPORTED (the sample is too small for its k), ... */
     qem_recipe recipe;       /* with the budget as asked */
-    double mse;              /* on the sample, carried over to the whole matrix; NaN without status OK */
+    double mse;              /* on the sample, carried over to the whole matrix; weighted by importance; NaN without status OK */
     double final_mse;        /* of the whole matrix where it was fitted on all of it, else NaN */
     double seconds;          /* of all its fits in the search */
     uint64_t reserved[8];
@@ -470,8 +470,8 @@ typedef struct qem_trial {
  * tried as long as one of them is better (effort 1: twice, 2: four times, 3: six). The best trial is then fitted on the whole
  * matrix (effort 2: the three best, 3: four), and the next ones too as long as they promise clearly less error than was
  * reached. Samples are spread rows (columns, where each group has a codebook), the same for every thread count; so is the
- * result. Importance weighs the
- * fits; what is compared is the plain mean squared error also then. Residual layers and lopq are not tried.
+ * result. With importance the fits and what is compared are weighted: the mse of trials is then sum(weight * error^2) /
+ * sum(weight). Residual layers and lopq are not tried.
  * best: the recipe found, its importance borrowed as before. trials: room for QEM_MOST_TRIALS, or NULL; *trial_count (NULL only
  * without trials) of them are filled: those with a final_mse by that, the others by mse, those that are out last.
  * artifact: NULL, or out: the matrix quantized by the best recipe, as by qem_quantize with that `name`.
@@ -620,6 +620,12 @@ QEM_API qem_status qem_file_open(qem_context *context, const char *path, qem_fil
 /* Closes and sets *file to NULL; views into it become invalid, artifacts read from it stay valid. */
 QEM_API void qem_file_close(qem_file **file);
 
+/*
+ * Gives back the memory of the pages of the file that were read so far; what is read again comes from the disk again. Views
+ * and pointers into the file stay valid. For programs that go through files larger than the memory they may take.
+ */
+QEM_API void qem_file_discard(const qem_file *file);
+
 QEM_API qem_file_kind qem_file_get_kind(const qem_file *file);
 
 /* Tensors as the file stores them (an artifact's parts are listed one by one). */
@@ -662,10 +668,16 @@ QEM_API qem_status qem_file_load(qem_context *context, const qem_file *file, con
 /*
  * Writes a .safetensors file: artifacts, and tensors passed through unchanged. The file appears under its final name only
  * in qem_writer_commit: written to a temporary name in the same directory, synced, renamed. What is added is borrowed
- * and must stay valid until commit or abort.
+ * and must stay valid until commit or abort, unless the writer has a spool.
  */
 typedef struct qem_writer qem_writer;
 QEM_API qem_status qem_writer_create(qem_context *context, const char *path, qem_writer **writer);
+/*
+ * From now on the bytes of what is added are copied at once to a file without a name in the directory of `path`, and nothing
+ * is borrowed any more: for files larger than memory. The file written is the same to the byte. Before the first add.
+ * Errors: ARGUMENT, IO.
+ */
+QEM_API qem_status qem_writer_spool(qem_context *context, qem_writer *writer);
 QEM_API qem_status qem_writer_add_artifact(qem_context *context, qem_writer *writer, const qem_artifact *artifact);
 /* `tensor`: name, dtype, rank, shape, data, bytes are used. Errors: CLASH when a name is there already, ARGUMENT, MEMORY. */
 QEM_API qem_status qem_writer_add_tensor(qem_context *context, qem_writer *writer, const qem_tensor_info *tensor);
@@ -725,6 +737,12 @@ QEM_API qem_status qem_nearest(qem_context *context, const qem_view *points, uin
  */
 QEM_API qem_status qem_quantiles(qem_context *context, const qem_view *view, uint32_t dim, uint32_t intervals,
                                  float *cuts);
+
+/*
+ * A view of any type and strides as floats: out, rows x cols, row-major, of no overlap with the view. F64 is rounded to nearest
+ * even. Errors: ARGUMENT, DATA (an element is not finite, or beyond f32), MEMORY.
+ */
+QEM_API qem_status qem_to_f32(qem_context *context, const qem_view *view, float *out);
 
 /* Bytes of the swap maps of a rows x cols matrix with `levels` levels; 0 for levels 0. */
 QEM_API uint64_t qem_swap_map_bytes(uint64_t rows, uint64_t cols, uint32_t levels);

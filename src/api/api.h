@@ -68,6 +68,10 @@ qem_status qem_check_name(qem_context *context, const char **name);
 /* Metrics of an artifact against a loaded matrix. */
 qem_status qem_measure(qem_context *context, const qem_matrix *original, const qem_artifact *artifact, qem_metrics *metrics);
 
+/* Sum of weight * squared error over the sum of weights (positive); importance as in qem_recipe. */
+qem_status qem_measure_weighted(qem_context *context, const qem_view *view, const qem_view *importance,
+                                const qem_artifact *artifact, double *mse);
+
 /* The stage of each layer that decodes row `row`, as the backend reads it; room for artifact->layer_count of them. Returns the
  * end of the rows that they all decode. */
 uint64_t qem_decode_stages(const qem_artifact *artifact, uint64_t row, qem_decode_stage *stages, qem_decode_outliers *outliers);

@@ -164,6 +164,18 @@ static qem_status swap_loaded(qem_context *context, const qem_matrix *m, uint32_
     return fetch(context, ordered, x, count * sizeof(float), status);
 }
 
+qem_status qem_to_f32(qem_context *context, const qem_view *view, float *out)
+{
+    if (!context) return QEM_ERR_ARGUMENT;
+    QEM_TRY(qem_check_view(context, view, "view", 1));
+    if (!out) return qem_fail(context, QEM_ERR_ARGUMENT, "qem_to_f32: out must not be NULL");
+    qem_matrix matrix;
+    QEM_TRY(context->backend->load(context, view, "view", &matrix));
+    const qem_status status = context->backend->to_host(context, out, matrix.x, matrix.rows * matrix.cols * sizeof(float));
+    context->backend->release(context, matrix.owned);
+    return status;
+}
+
 qem_status qem_swap_forward(qem_context *context, const qem_view *view, uint32_t levels, float *ordered, uint8_t *map)
 {
     if (!context) return QEM_ERR_ARGUMENT;

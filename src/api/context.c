@@ -39,7 +39,7 @@ static uint32_t core_count(void)
 static qem_status set_up(qem_context *c, const qem_context_params *p)
 {
     if (p->size != sizeof *p || p->version != 1) return QEM_ERR_ARGUMENT;
-    if (p->device != QEM_DEVICE_CPU) return p->device == QEM_DEVICE_CUDA ? QEM_ERR_NO_DEVICE : QEM_ERR_ARGUMENT;
+    if (p->device != QEM_DEVICE_CPU && p->device != QEM_DEVICE_CUDA) return QEM_ERR_ARGUMENT;
     if (p->threads > MOST_THREADS || p->isa < QEM_ISA_AUTO || p->isa > QEM_ISA_AVX512) return QEM_ERR_ARGUMENT;
     if (!p->allocator.allocate != !p->allocator.release) return QEM_ERR_ARGUMENT;
     if (!qem_isa_available(p->isa)) return QEM_ERR_ISA;
@@ -53,7 +53,7 @@ static qem_status set_up(qem_context *c, const qem_context_params *p)
     c->progress_user = p->progress_user;
     c->backend = &qem_cpu_backend;
     c->kernels = qem_cpu_kernels_for(c->isa);
-    return QEM_OK;
+    return p->device == QEM_DEVICE_CUDA ? qem_cuda_context_begin(c, 0) : QEM_OK;
 }
 
 qem_status qem_context_create(const qem_context_params *params, qem_context **context)
@@ -66,7 +66,10 @@ qem_status qem_context_create(const qem_context_params *params, qem_context **co
     const qem_status status = set_up(&made, params ? params : &defaults);
     if (status != QEM_OK) return status;
     void *memory = made.allocator.allocate(made.allocator.user, sizeof made);
-    if (!memory) return QEM_ERR_MEMORY;
+    if (!memory) {
+        qem_cuda_context_end(&made);
+        return QEM_ERR_MEMORY;
+    }
     memcpy(memory, &made, sizeof made);
     *context = memory;
     return QEM_OK;
@@ -75,6 +78,7 @@ qem_status qem_context_create(const qem_context_params *params, qem_context **co
 void qem_context_destroy(qem_context **context)
 {
     if (!context || !*context) return;
+    qem_cuda_context_end(*context);
     const qem_allocator allocator = (*context)->allocator;
     allocator.release(allocator.user, *context);
     *context = NULL;
@@ -86,7 +90,7 @@ const char *qem_last_error(const qem_context *context)
 }
 
 /* The CPU's name as the system tells it. */
-static void device_name(char *name, size_t size)
+static void cpu_name(char *name, size_t size)
 {
     snprintf(name, size, "unknown CPU");
     FILE *file = fopen("/proc/cpuinfo", "r");
@@ -109,7 +113,10 @@ qem_status qem_context_query(const qem_context *context, qem_context_info *info)
     info->isa = context->isa;
     info->threads = context->threads;
     info->seed = context->seed;
-    device_name(info->device_name, sizeof info->device_name);
+    if (context->device == QEM_DEVICE_CUDA)
+        qem_cuda_context_name(context, info->device_name, sizeof info->device_name);
+    else
+        cpu_name(info->device_name, sizeof info->device_name);
     return QEM_OK;
 }
 

@@ -1,7 +1,7 @@
-/* The functions of qem/cuda.h in a build without CUDA. */
+/* The functions of qem/cuda.h, and what contexts need of a GPU, in a build without CUDA. */
 #include <qem/cuda.h>
 
-#include "../core/context.h"
+#include "../backend.h"
 
 static qem_status absent(qem_context *context)
 {
@@ -56,4 +56,21 @@ qem_status qem_cuda_dequantize(qem_context *context, const qem_device_artifact *
         (void)workspace;
     (void)workspace_bytes, (void)stream;
     return absent(context);
+}
+
+qem_status qem_cuda_context_begin(qem_context *context, int device)
+{
+    (void)device;
+    return absent(context);
+}
+
+void qem_cuda_context_end(qem_context *context)
+{
+    (void)context;
+}
+
+void qem_cuda_context_name(const qem_context *context, char *name, size_t size)
+{
+    (void)context;
+    if (size > 0) *name = '\0';
 }

@@ -53,8 +53,27 @@ uint64_t qem_decode_stages(const qem_artifact *artifact, uint64_t row, qem_decod
     return end;
 }
 
-qem_status qem_decode_rows(qem_context *context, const qem_artifact *artifact, uint64_t row_begin, uint64_t row_end,
-                           qem_dtype dtype, void *out, uint64_t row_stride, int *overflow)
+/* An artifact whose rows are decoded to device memory, some at a time. */
+typedef struct decoder {
+    qem_context *context;
+    const qem_artifact *artifact;
+    void *opened; /* what the backend made of it; NULL where it reads the artifact itself */
+} decoder;
+
+static qem_status open_decoder(qem_context *context, const qem_artifact *artifact, decoder *d)
+{
+    *d = (decoder){ context, artifact, NULL };
+    return context->backend->open_artifact ? context->backend->open_artifact(context, artifact, &d->opened) : QEM_OK;
+}
+
+static void close_decoder(decoder *d)
+{
+    if (d->opened) d->context->backend->close_artifact(d->context, d->opened);
+}
+
+/* The backend's memory is the host's. */
+static qem_status decode_in_place(qem_context *context, const qem_artifact *artifact, uint64_t row_begin, uint64_t row_end,
+                                  qem_dtype dtype, void *out, uint64_t row_stride, int *overflow)
 {
     qem_decode_stage stages[QEM_MOST_STAGES];
     *overflow = 0;
@@ -71,6 +90,74 @@ qem_status qem_decode_rows(qem_context *context, const qem_artifact *artifact, u
         *overflow |= here;
     }
     return QEM_OK;
+}
+
+static qem_status decode_some(const decoder *d, uint64_t row_begin, uint64_t row_end, qem_dtype dtype, void *out,
+                              uint64_t row_stride, int *overflow)
+{
+    if (!d->opened)
+        return decode_in_place(d->context, d->artifact, row_begin, row_end, dtype, out, row_stride, overflow);
+    return d->context->backend->decode_artifact(d->context, d->opened, row_begin, row_end, dtype, out, row_stride, overflow);
+}
+
+qem_status qem_decode_rows(qem_context *context, const qem_artifact *artifact, uint64_t row_begin, uint64_t row_end,
+                           qem_dtype dtype, void *out, uint64_t row_stride, int *overflow)
+{
+    decoder d;
+    QEM_TRY(open_decoder(context, artifact, &d));
+    const qem_status status = decode_some(&d, row_begin, row_end, dtype, out, row_stride, overflow);
+    close_decoder(&d);
+    return status;
+}
+
+static uint64_t rows_at_once(uint64_t cols)
+{
+    return cols >= MEASURE_ELEMENTS ? 1 : MEASURE_ELEMENTS / cols;
+}
+
+/* Rows from `device`, side by side, to host memory, by way of `packed` where they have gaps there. */
+static qem_status fetch_rows(qem_context *context, const void *device, uint64_t rows, uint64_t row_bytes, unsigned char *packed,
+                             unsigned char *out, uint64_t pitch)
+{
+    if (pitch == row_bytes) return context->backend->to_host(context, out, device, rows * row_bytes);
+    QEM_TRY(context->backend->to_host(context, packed, device, rows * row_bytes));
+    for (uint64_t i = 0; i < rows; i++) memcpy(out + i * pitch, packed + i * row_bytes, (size_t)row_bytes);
+    return QEM_OK;
+}
+
+/* To host memory that is not the device's, some rows at a time. */
+static qem_status decode_to_host(const decoder *d, uint64_t row_begin, uint64_t row_end, qem_dtype dtype, unsigned char *out,
+                                 uint64_t row_stride, int *overflow)
+{
+    qem_context *context = d->context;
+    const uint64_t cols = d->artifact->cols, size = qem_dtype_size(dtype), all = row_end - row_begin;
+    const uint64_t step = rows_at_once(cols) < all ? rows_at_once(cols) : all;
+    void *device, *packed = NULL;
+    QEM_TRY(context->backend->alloc(context, step * cols, size, &device));
+    qem_status status = row_stride == cols ? QEM_OK : qem_allocate(context, step * cols, size, &packed);
+    for (uint64_t row = row_begin; row < row_end && status == QEM_OK; row += step) {
+        const uint64_t end = row_end - row < step ? row_end : row + step;
+        int here = 0;
+        status = decode_some(d, row, end, dtype, device, cols, &here);
+        if (status == QEM_OK)
+            status = fetch_rows(context, device, end - row, cols * size, packed, out + (row - row_begin) * row_stride * size,
+                                row_stride * size);
+        *overflow |= here;
+    }
+    qem_release(context, packed);
+    context->backend->release(context, device);
+    return status;
+}
+
+static qem_status dequantize(qem_context *context, const qem_artifact *artifact, uint64_t row_begin, uint64_t row_end,
+                             qem_dtype dtype, void *out, uint64_t row_stride, int *overflow)
+{
+    decoder d;
+    QEM_TRY(open_decoder(context, artifact, &d));
+    const qem_status status = d.opened ? decode_to_host(&d, row_begin, row_end, dtype, out, row_stride, overflow)
+                                       : decode_some(&d, row_begin, row_end, dtype, out, row_stride, overflow);
+    close_decoder(&d);
+    return status;
 }
 
 qem_status qem_dequantize(qem_context *context, const qem_artifact *artifact, uint64_t row_begin, uint64_t row_end,
@@ -91,7 +178,7 @@ qem_status qem_dequantize(qem_context *context, const qem_artifact *artifact, ui
         return qem_fail(context, QEM_ERR_ARGUMENT, "out is not aligned to its element of %zu bytes", qem_dtype_size(dtype));
     if (row_begin == row_end) return QEM_OK;
     int overflow = 0;
-    QEM_TRY(qem_decode_rows(context, artifact, row_begin, row_end, dtype, out, row_stride, &overflow));
+    QEM_TRY(dequantize(context, artifact, row_begin, row_end, dtype, out, row_stride, &overflow));
     if (overflow)
         return qem_fail(context, QEM_ERR_RANGE, "%s: decoded values are beyond the range of %s", artifact->name,
                         qem_dtype_name(dtype));
@@ -99,11 +186,6 @@ qem_status qem_dequantize(qem_context *context, const qem_artifact *artifact, ui
 }
 
 /* ---- what a layer leaves over ---- */
-
-static uint64_t rows_at_once(uint64_t cols)
-{
-    return cols >= MEASURE_ELEMENTS ? 1 : MEASURE_ELEMENTS / cols;
-}
 
 qem_status qem_subtract_layer(qem_context *context, const qem_artifact *artifact, uint32_t index, float *x)
 {
@@ -113,14 +195,16 @@ qem_status qem_subtract_layer(qem_context *context, const qem_artifact *artifact
     alone.layers = &artifact->layers[index];
     alone.layer_count = 1;
     memset(&alone.outliers, 0, sizeof alone.outliers);
+    decoder d;
     QEM_TRY(context->backend->alloc(context, (step < artifact->rows ? step : artifact->rows) * cols, sizeof(float), &decoded));
-    qem_status status = QEM_OK;
+    qem_status status = open_decoder(context, &alone, &d);
     for (uint64_t row = 0; row < artifact->rows && status == QEM_OK; row += step) {
         const uint64_t end = artifact->rows - row < step ? artifact->rows : row + step;
         int overflow;
-        status = qem_decode_rows(context, &alone, row, end, QEM_DTYPE_F32, decoded, cols, &overflow);
+        status = decode_some(&d, row, end, QEM_DTYPE_F32, decoded, cols, &overflow);
         if (status == QEM_OK) status = context->backend->subtract(context, x + row * cols, decoded, (end - row) * cols);
     }
+    close_decoder(&d);
     context->backend->release(context, decoded);
     return status;
 }
@@ -159,17 +243,19 @@ qem_status qem_measure(qem_context *context, const qem_matrix *original, const q
     const uint64_t cols = original->cols, step = rows_at_once(cols);
     qem_error_sums total = { 0 };
     void *decoded;
+    decoder d;
     QEM_TRY(context->backend->alloc(context, (step < original->rows ? step : original->rows) * cols, sizeof(float), &decoded));
-    qem_status status = QEM_OK;
+    qem_status status = open_decoder(context, artifact, &d);
     for (uint64_t row = 0; row < original->rows && status == QEM_OK; row += step) {
         const uint64_t end = original->rows - row < step ? original->rows : row + step;
         int overflow;
         qem_error_sums sums;
-        status = qem_decode_rows(context, artifact, row, end, QEM_DTYPE_F32, decoded, cols, &overflow);
+        status = decode_some(&d, row, end, QEM_DTYPE_F32, decoded, cols, &overflow);
         if (status == QEM_OK)
             status = context->backend->error_sums(context, original->x + row * cols, decoded, (end - row) * cols, &sums);
         if (status == QEM_OK) add_sums(&total, &sums);
     }
+    close_decoder(&d);
     context->backend->release(context, decoded);
     QEM_TRY(status);
     return finish(context, original, &total, metrics);

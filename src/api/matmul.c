@@ -46,7 +46,7 @@ static uint64_t bytes_needed(const qem_context *context, const qem_artifact *art
 
 uint64_t qem_matmul_workspace_size(const qem_context *context, const qem_artifact *artifact, uint64_t batch)
 {
-    if (!context || !artifact || batch == 0 || batch > MOST_BATCH) return 0;
+    if (!context || !artifact || batch == 0 || batch > MOST_BATCH || !context->backend->matmul) return 0;
     return bytes_needed(context, artifact, batch, QEM_DTYPE_F16);
 }
 
@@ -88,6 +88,9 @@ qem_status qem_matmul(qem_context *context, const qem_artifact *artifact, uint64
                              .y_stride = y_stride ? y_stride : artifact->rows };
     QEM_TRY(check_matrix(context, "x", x_dtype, x, batch, args.cols, args.x_stride));
     QEM_TRY(check_matrix(context, "y", y_dtype, y, batch, args.rows, args.y_stride));
+    if (!context->backend->matmul)
+        return qem_fail(context, QEM_ERR_UNSUPPORTED, "products on codes are made by contexts of the CPU; on a GPU decode the matrix "
+                        "first (qem_cuda_dequantize)");
     if (batch == 0) return QEM_OK;
     QEM_TRY(take_workspace(context, artifact, &args, workspace, workspace_bytes, &owned));
     for (uint64_t row = 0; row < artifact->rows;) {

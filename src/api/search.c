@@ -207,11 +207,19 @@ static double optimism(const qem_method_ops *ops, const qem_recipe *r, const qem
     return factor / rows;
 }
 
+/* What recipes are compared by: the mean squared error, weighted where there are weights. */
+static qem_status judge(qem_context *context, const qem_view *view, const qem_view *importance, const qem_artifact *artifact,
+                        double *mse)
+{
+    *mse = artifact->metrics.mse;
+    return importance ? qem_measure_weighted(context, view, importance, artifact, mse) : QEM_OK;
+}
+
 static qem_status try_on(const search *s, const qem_recipe *recipe, const qem_view *view, const qem_layer_plan *plan, double *mse)
 {
     qem_artifact *artifact = NULL;
-    const qem_status status = qem_quantize_as_planned(s->context, view, recipe, plan, &artifact);
-    if (status == QEM_OK) *mse = artifact->metrics.mse;
+    qem_status status = qem_quantize_as_planned(s->context, view, recipe, plan, &artifact);
+    if (status == QEM_OK) status = judge(s->context, view, recipe->importance, artifact, mse);
     qem_artifact_destroy(&artifact);
     return status;
 }
@@ -318,14 +326,17 @@ static qem_status fit_finals(const search *s, qem_trial *trials, uint32_t count,
     for (uint32_t i = 0, fitted = 0; i < count && fitted < MOST_FINALS && (fitted < finals || trials[i].mse < SURPRISE * best); i++) {
         qem_artifact *made = NULL;
         const double begin = qem_seconds();
+        double error = NAN;
         trials[i].status = qem_quantize(s->context, s->view, "trial", &trials[i].recipe, &made);
+        if (trials[i].status == QEM_OK) trials[i].status = judge(s->context, s->view, s->asked->importance, made, &error);
         trials[i].seconds += qem_seconds() - begin;
-        if (is_fatal(trials[i].status)) return trials[i].status;
         if (trials[i].status != QEM_OK) {
+            qem_artifact_destroy(&made);
+            if (is_fatal(trials[i].status)) return trials[i].status;
             trials[i].mse = NAN;
             continue;
         }
-        trials[i].final_mse = made->metrics.mse;
+        trials[i].final_mse = error;
         fitted++;
         const int better = trials[i].final_mse < best;
         if (better) best = trials[i].final_mse;

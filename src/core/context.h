@@ -18,6 +18,7 @@ struct qem_context {
     void *progress_user;
     const struct qem_backend *backend;
     const void *kernels;     /* the CPU's table of kernels for `isa` (cpu/kernels.h) */
+    void *device_state;      /* what a GPU's backend keeps (cuda/backend.cuh), or NULL */
     double progress_last;    /* when the callback was called last, seconds */
     char error[QEM_ERROR_TEXT];
 };

@@ -5,8 +5,10 @@
 #include <math.h>
 #include <stdint.h>
 
+#include "anywhere.h"
+
 /* ceil(log2 n) for n >= 1. */
-static inline int qem_ceil_log2(uint64_t n)
+QEM_ANYWHERE static inline int qem_ceil_log2(uint64_t n)
 {
     int bits = 0;
     while (bits < 63 && ((uint64_t)1 << bits) < n) bits++;
@@ -14,7 +16,7 @@ static inline int qem_ceil_log2(uint64_t n)
 }
 
 /* Least e with largest < 2^e (largest > 0), so values scaled by 2^-e stay below 1. */
-static inline int qem_exponent_above(double largest)
+QEM_ANYWHERE static inline int qem_exponent_above(double largest)
 {
     int e;
     (void)frexp(largest, &e); /* largest = f * 2^e, f in [0.5, 1) */
@@ -22,7 +24,7 @@ static inline int qem_exponent_above(double largest)
 }
 
 /* Shift s such that `count` values of at most `largest`, each times 2^s, sum to at most 2^62. */
-static inline int qem_fixed_shift(uint64_t count, double largest)
+QEM_ANYWHERE static inline int qem_fixed_shift(uint64_t count, double largest)
 {
     return 62 - qem_ceil_log2(count) - (largest > 0.0 ? qem_exponent_above(largest) : 0);
 }

@@ -7,11 +7,13 @@
 
 #include <stdint.h>
 
+#include "anywhere.h"
+
 typedef struct qem_random128 {
     uint32_t v[4];
 } qem_random128;
 
-static inline qem_random128 qem_random(uint64_t seed, uint64_t problem, uint32_t step, uint32_t stream)
+QEM_ANYWHERE static inline qem_random128 qem_random(uint64_t seed, uint64_t problem, uint32_t step, uint32_t stream)
 {
     uint32_t c0 = (uint32_t)problem, c1 = (uint32_t)(problem >> 32), c2 = step, c3 = stream;
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
@@ -32,14 +34,14 @@ static inline qem_random128 qem_random(uint64_t seed, uint64_t problem, uint32_t
 }
 
 /* 64 random bits. */
-static inline uint64_t qem_random_u64(uint64_t seed, uint64_t problem, uint32_t step, uint32_t stream)
+QEM_ANYWHERE static inline uint64_t qem_random_u64(uint64_t seed, uint64_t problem, uint32_t step, uint32_t stream)
 {
     const qem_random128 r = qem_random(seed, problem, step, stream);
     return (uint64_t)r.v[1] << 32 | r.v[0];
 }
 
 /* floor(random / 2^64 * bound): 0 .. bound-1 for bound >= 1. */
-static inline uint64_t qem_random_below(uint64_t random, uint64_t bound)
+QEM_ANYWHERE static inline uint64_t qem_random_below(uint64_t random, uint64_t bound)
 {
 #if defined(__SIZEOF_INT128__)
     return (uint64_t)(((unsigned __int128)random * bound) >> 64);

@@ -145,7 +145,7 @@ static inline uint32_t qem_cuda_power(uint64_t n, uint32_t most)
 cudaError_t qem_cuda_decode_any(const qem_cuda_stage *stages, uint32_t first, uint32_t last, int raw,
                                 const qem_cuda_rows &rows, cudaStream_t stream);
 /* y: [rows.rows, cols], looked up. out = sum + steps(coarse + y * rotation). */
-cudaError_t qem_cuda_rotate(const qem_cuda_host_stage &stage, const qem_cuda_stage *on_device, const float *y,
+cudaError_t qem_cuda_decode_rotated(const qem_cuda_host_stage &stage, const qem_cuda_stage *on_device, const float *y,
                             const qem_cuda_rows &rows, cudaStream_t stream);
 /* Outliers first .. last - 1 of the index, as far as they lie in the rows, over what is there. */
 cudaError_t qem_cuda_write_outliers(uint64_t first, uint64_t last, const qem_cuda_rows &rows, cudaStream_t stream);

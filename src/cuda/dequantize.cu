@@ -93,7 +93,7 @@ static cudaError_t add_layers(const job &job, const qem_cuda_segment &segment, u
     const qem_cuda_rows looked_up = rows_in(job.workspace, to);
     const cudaError_t error = qem_cuda_decode_any(segment.stages, first, last, 1, looked_up, job.stream);
     if (error != cudaSuccess) return error;
-    return qem_cuda_rotate(stage, segment.stages + first, job.workspace, to, job.stream);
+    return qem_cuda_decode_rotated(stage, segment.stages + first, job.workspace, to, job.stream);
 }
 
 /* Layers in runs; the sum of those before lies in the second half of the workspace. */

@@ -150,7 +150,7 @@ static __global__ void __launch_bounds__(THREADS, 2)
 }
 
 /* In pieces of the rows, where the grid would be too high; a piece's cells end with tiles that are not full. */
-cudaError_t qem_cuda_rotate(const qem_cuda_host_stage &stage, const qem_cuda_stage *on_device, const float *y,
+cudaError_t qem_cuda_decode_rotated(const qem_cuda_host_stage &stage, const qem_cuda_stage *on_device, const float *y,
                             const qem_cuda_rows &rows, cudaStream_t stream)
 {
     const uint64_t most = (uint64_t)32768 * TILE;

@@ -1,4 +1,5 @@
 /* Opening, closing, listing and viewing files of every kind. */
+#define _DEFAULT_SOURCE /* madvise */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -71,6 +72,12 @@ void qem_file_close(qem_file **handle)
     release(file, file->artifacts);
     qem_allocator allocator = file->allocator;
     allocator.release(allocator.user, file);
+}
+
+void qem_file_discard(const qem_file *file)
+{
+    /* The mapping is private and only read, so nothing is lost; where the system refuses, nothing changes. */
+    if (file && file->mapped) (void)madvise((void *)(uintptr_t)file->data, (size_t)file->bytes, MADV_DONTNEED);
 }
 
 /* --------------------------------------------------------------------------------------------------- opening ---- */

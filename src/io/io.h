@@ -184,4 +184,16 @@ qem_status qem_atomic_write(qem_atomic_file *file, const void *data, uint64_t by
 qem_status qem_atomic_commit(qem_atomic_file *file);
 void qem_atomic_abort(qem_atomic_file *file);
 
+/* A file without a name in the directory of `path` (borrowed), to which bytes are added and from which they are copied. */
+typedef struct qem_io_spool {
+    const char *path; /* NULL: not open */
+    int descriptor;
+    uint64_t bytes;
+} qem_io_spool;
+qem_status qem_spool_open(qem_context *context, const char *path, qem_io_spool *spool);
+qem_status qem_spool_write(qem_context *context, qem_io_spool *spool, const void *data, uint64_t bytes);
+qem_status qem_spool_copy(qem_context *context, const qem_io_spool *spool, uint64_t offset, uint64_t bytes,
+                          qem_atomic_file *file);
+void qem_spool_close(qem_io_spool *spool);
+
 #endif

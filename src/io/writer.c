@@ -1,6 +1,7 @@
 /*
  * Writing .safetensors. Tensors are sorted by falling element size: the format allows no gaps, so this is what keeps
  * every tensor aligned to its elements. The header is padded with spaces so that the data begin at a multiple of 64.
+ * Data are borrowed until they are written, or, in a writer with a spool, copied there as they are added.
  */
 #include <stdio.h>
 #include <string.h>
@@ -12,8 +13,9 @@ typedef struct entry {
     qem_dtype dtype;
     uint32_t rank;
     uint64_t shape[QEM_IO_MAX_RANK];
-    const void *data;
+    const void *data; /* NULL when they are in the spool, at `offset` */
     uint64_t bytes;
+    uint64_t offset;
 } entry;
 
 struct qem_writer {
@@ -24,6 +26,7 @@ struct qem_writer {
     json_t *taken;    /* set of the names in use */
     json_t *metadata; /* key -> text */
     int version;      /* of the format: the oldest that has all that was added */
+    qem_io_spool spool;
 };
 
 /* ------------------------------------------------------------------------------------------------ its memory ---- */
@@ -44,6 +47,7 @@ void qem_writer_abort(qem_writer **handle)
     if (!handle || !*handle) return;
     qem_writer *writer = *handle;
     *handle = NULL;
+    qem_spool_close(&writer->spool);
     for (uint32_t i = 0; i < writer->count; i++) writer_release(writer, writer->entries[i].name);
     writer_release(writer, writer->entries);
     writer_release(writer, writer->path);
@@ -82,6 +86,18 @@ qem_status qem_writer_create(qem_context *context, const char *path, qem_writer 
     return status;
 }
 
+qem_status qem_writer_spool(qem_context *context, qem_writer *writer)
+{
+    if (!context) return QEM_ERR_ARGUMENT;
+    if (!writer) return qem_fail(context, QEM_ERR_ARGUMENT, "qem_writer_spool: writer must not be NULL");
+    if (writer->count > 0 || writer->spool.path)
+        return qem_fail(context, QEM_ERR_ARGUMENT, "%.400s: qem_writer_spool comes once, before anything is added",
+                        writer->path);
+    qem_status status = qem_spool_open(context, writer->path, &writer->spool);
+    if (status != QEM_OK) qem_spool_close(&writer->spool);
+    return status;
+}
+
 static qem_status grow(qem_context *context, qem_writer *writer)
 {
     if (writer->count < writer->capacity) return QEM_OK;
@@ -113,16 +129,6 @@ static qem_status take_name(qem_context *context, qem_writer *writer, const char
     return qem_fail(context, QEM_ERR_MEMORY, "%.400s: out of memory", writer->path);
 }
 
-/* Adds an entry whose name is in memory of the writer already; the name is the writer's then, also on errors. */
-static qem_status add_entry(qem_context *context, qem_writer *writer, const entry *added)
-{
-    qem_status status = grow(context, writer);
-    if (status == QEM_OK) status = take_name(context, writer, added->name);
-    if (status == QEM_OK) writer->entries[writer->count++] = *added;
-    else writer_release(writer, added->name);
-    return status;
-}
-
 /* A failed add must not leave half an artifact in the writer. */
 static void roll_back(qem_writer *writer, uint32_t count)
 {
@@ -131,6 +137,30 @@ static void roll_back(qem_writer *writer, uint32_t count)
         json_object_del(writer->taken, writer->entries[writer->count].name);
         writer_release(writer, writer->entries[writer->count].name);
     }
+}
+
+static qem_status spool_entry(qem_context *context, qem_writer *writer, entry *e)
+{
+    if (!writer->spool.path) return QEM_OK;
+    e->offset = writer->spool.bytes;
+    QEM_TRY(qem_spool_write(context, &writer->spool, e->data, e->bytes));
+    e->data = NULL;
+    return QEM_OK;
+}
+
+/* Adds an entry whose name is in memory of the writer already; the name is the writer's then, also on errors. */
+static qem_status add_entry(qem_context *context, qem_writer *writer, entry *added)
+{
+    qem_status status = grow(context, writer);
+    if (status == QEM_OK) status = take_name(context, writer, added->name);
+    if (status != QEM_OK) {
+        writer_release(writer, added->name);
+        return status;
+    }
+    status = spool_entry(context, writer, added);
+    writer->entries[writer->count++] = *added;
+    if (status != QEM_OK) roll_back(writer, writer->count - 1);
+    return status;
 }
 
 static qem_status add_part(qem_context *context, qem_writer *writer, const qem_artifact *artifact, uint32_t index)
@@ -142,7 +172,7 @@ static qem_status add_part(qem_context *context, qem_writer *writer, const qem_a
     size_t room = strlen(artifact->name) + strlen(part.name) + 2;
     QEM_TRY(writer_allocate(context, writer, room, &memory));
     snprintf(memory, room, "%s.%s", artifact->name, part.name);
-    entry added = { memory, part.dtype, part.rank, { 0 }, part.data, part.bytes };
+    entry added = { memory, part.dtype, part.rank, { 0 }, part.data, part.bytes, 0 };
     for (uint32_t i = 0; i < part.rank; i++) added.shape[i] = part.shape[i];
     return add_entry(context, writer, &added);
 }
@@ -211,7 +241,7 @@ qem_status qem_writer_add_tensor(qem_context *context, qem_writer *writer, const
     size_t room = strlen(tensor->name) + 1;
     QEM_TRY(writer_allocate(context, writer, room, &memory));
     entry added = { memcpy(memory, tensor->name, room), tensor->dtype, tensor->rank, { 0 }, tensor->data,
-                    tensor->bytes };
+                    tensor->bytes, 0 };
     memcpy(added.shape, tensor->shape, sizeof added.shape);
     return add_entry(context, writer, &added);
 }
@@ -278,7 +308,8 @@ static qem_status write_all(qem_context *context, qem_writer *writer, const entr
     QEM_TRY(qem_atomic_open(context, writer->path, &file));
     qem_status status = write_header(writer, &file, header);
     for (uint32_t i = 0; i < writer->count && status == QEM_OK; i++)
-        status = qem_atomic_write(&file, sorted[i]->data, sorted[i]->bytes);
+        status = sorted[i]->data || !sorted[i]->bytes ? qem_atomic_write(&file, sorted[i]->data, sorted[i]->bytes)
+                                 : qem_spool_copy(context, &writer->spool, sorted[i]->offset, sorted[i]->bytes, &file);
     if (status == QEM_OK) return qem_atomic_commit(&file);
     qem_atomic_abort(&file);
     return status;

@@ -298,6 +298,12 @@ const Case kCases[] = {
     { "quantiles of one interval", [](Start &s) { return s.quantiles_it(2, 1); } },
     { "quantiles of 256 intervals", [](Start &s) { return s.quantiles_it(2, 256); } },
     { "quantiles to NULL", [](Start &s) { return qem_quantiles(s.context, &s.view, 2, 3, nullptr); } },
+    { "floats to NULL", [](Start &s) { return qem_to_f32(s.context, &s.view, nullptr); } },
+    { "floats of no rows",
+      [](Start &s) {
+          s.view.rows = 0;
+          return qem_to_f32(s.context, &s.view, s.out.data());
+      } },
     { "swap 0 levels", [](Start &s) { return qem_swap_forward(s.context, &s.view, 0, s.out.data(), s.map.data()); } },
     { "swap 9 levels", [](Start &s) { return qem_swap_forward(s.context, &s.view, 9, s.out.data(), s.map.data()); } },
     { "swap to NULL", [](Start &s) { return qem_swap_forward(s.context, &s.view, 1, nullptr, s.map.data()); } },
@@ -350,6 +356,7 @@ TEST(Arguments, WithoutAContextThereIsAStatusAlone)
     EXPECT_EQ(qem_evaluate_matrix(nullptr, &s.view, &s.view, &s.metrics), QEM_ERR_ARGUMENT);
     EXPECT_EQ(qem_kmeans(nullptr, &s.view, 2, nullptr, s.out.data(), nullptr, nullptr, nullptr), QEM_ERR_ARGUMENT);
     EXPECT_EQ(qem_quantiles(nullptr, &s.view, 2, 2, s.out.data()), QEM_ERR_ARGUMENT);
+    EXPECT_EQ(qem_to_f32(nullptr, &s.view, s.out.data()), QEM_ERR_ARGUMENT);
     EXPECT_EQ(qem_swap_forward(nullptr, &s.view, 1, s.out.data(), s.map.data()), QEM_ERR_ARGUMENT);
     EXPECT_EQ(qem_swap_inverse(nullptr, s.m.x.data(), s.map.data(), 2, 2, 1, s.out.data()), QEM_ERR_ARGUMENT);
     EXPECT_EQ(qem_generate_synthetic(nullptr, 2, 2, 0.0, s.out.data()), QEM_ERR_ARGUMENT);

@@ -111,6 +111,37 @@ TEST(Extremes, AutoTakesWeightsThatItsSamplesDoNotHave)
 }
 
 // What outliers take is part of the budget that the sentence names, not a budget below 0.
+// With weights the search compares weighted errors: what it reports is that of the artifact, and it loses to no other trial.
+TEST(Extremes, AutoJudgesByTheWeightsGiven)
+{
+    const Context context(with_threads(2));
+    const Matrix m = gaussian(200, 24, 5);
+    Matrix importance(200, 24);
+    for (uint64_t i = 0; i < importance.x.size(); i++) importance.x[i] = i % 24 < 3 ? 100.0f : i % 7 == 0 ? 0.0f : 0.5f;
+    const qem_view view = m.view(), weights = importance.view();
+    qem_recipe recipe = automatic(4.0), best;
+    recipe.importance = &weights;
+    recipe.effort = 3;
+    std::vector<qem_trial> trials(QEM_MOST_TRIALS);
+    uint32_t count = 0;
+    qem_artifact *made = nullptr;
+    context.must(qem_search(context, &view, "w", &recipe, &best, trials.data(), &count, &made));
+    const Artifact artifact(made);
+    std::vector<float> decoded(m.x.size());
+    context.must(qem_dequantize(context, artifact.get(), 0, 200, QEM_DTYPE_F32, decoded.data(), 0));
+    double sum = 0, weight = 0;
+    for (uint64_t i = 0; i < m.x.size(); i++) {
+        const double e = static_cast<double>(decoded[i]) - m.x[i];
+        sum += importance.x[i] * e * e;
+        weight += importance.x[i];
+    }
+    EXPECT_NEAR(trials[0].final_mse, sum / weight, 1e-5 * sum / weight);
+    for (uint32_t i = 1; i < count; i++)
+        if (!std::isnan(trials[i].final_mse)) {
+            EXPECT_LE(trials[0].final_mse, trials[i].final_mse);
+        }
+}
+
 TEST(Extremes, TheBudgetOfAnErrorCountsOutliers)
 {
     const Context context;

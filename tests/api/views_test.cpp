@@ -106,6 +106,13 @@ TEST(Views, EveryTypeAndStrideGivesTheSameBytes)
             lay_out(m, dtype, 0, 0, cols * size + 3, 0),     // a pitch that is no multiple of the element
             lay_out(m, dtype, 999, 2, 2 * cols * size + 1, 0) // the pitch replaces the row stride
         };
+        for (size_t i = 0; i < std::size(layouts); i++) {
+            std::vector<float> floats(rows * cols + 1, -1.0f);
+            context().must(qem_to_f32(context(), &layouts[i].view, floats.data()));
+            EXPECT_EQ(floats.back(), -1.0f);
+            floats.pop_back();
+            EXPECT_EQ(floats, m.x) << qem_dtype_name(dtype) << ", layout " << i;
+        }
         for (qem_method method : { QEM_METHOD_PQ, QEM_METHOD_HYPERCHR, QEM_METHOD_QET, QEM_METHOD_RTN }) {
             const qem_recipe recipe = recipe_k(method, 8);
             const Artifact expected = quantize(context(), m.view(), recipe);

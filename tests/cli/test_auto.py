@@ -111,6 +111,9 @@ class Auto(CliTest):
         self.assertEqual([(t["tensor"], t["method"]) for t in report["tensors"]], [("a", "auto"), ("b", "auto")])
         for tensor in report["tensors"]:
             self.check_trials(tensor, 1)
+        self.assertLessEqual(report["bits_per_element"], 5)
+        report = self.report("quantize", "m.safetensors", "-o", "a.safetensors", "--method", "auto", "--bits", "5", "--uniform", *FIT)
+        for tensor in report["tensors"]:
             self.assertLessEqual(tensor["bits_per_element"], 5)
         self.qem("dequantize", "a.safetensors", "-o", "b.safetensors")
 

@@ -38,7 +38,8 @@ class BadMatrices(CliTest):
 
     def test_missing_and_odd_paths(self):
         self.bad("gone.npy", "gone.npy")
-        self.bad(".", ".")
+        self.refused(2, "directory", "quantize", ".", *QUANTIZE)
+        self.refused(1, "no .safetensors", "quantize", ".", "-o", "out", *QUANTIZE[2:])
         self.bad("")
         self.bad("two\nlines.npy", "two?lines.npy")
 

@@ -222,6 +222,24 @@ class Exact(LlamaTest):
 
 
 class Quantized(LlamaTest):
+    def test_directory(self):
+        """A model quantized as a directory runs from its codes, as the checkpoint that it decodes to does."""
+        _, weights = self.model(hidden_size=64, intermediate_size=96, num_attention_heads=4, num_key_value_heads=2)
+        names = sorted(weights)
+        parts = {"model-1-of-2.safetensors": names[::2], "model-2-of-2.safetensors": names[1::2]}
+        os.remove(self.path("model/model.safetensors"))
+        for part, held in parts.items():
+            write_safetensors(self.path("model/" + part), {n: weights[n] for n in held})
+        index = {"metadata": {}, "weight_map": {n: part for part, held in parts.items() for n in held}}
+        self.write("model/model.safetensors.index.json", json.dumps(index).encode())
+        self.qem("quantize", "model", "-o", "small", "--method", "lloydmax", "--standardize", "row", "--bits", "6")
+        self.qem("dequantize", "small", "-o", "back")
+        codes, text = self.perplexity("small", "--tokens", "tokens.npy")
+        self.assertNotIn(" 0 quantized", text)
+        self.assertEqual(self.perplexity("back", "--tokens", "tokens.npy")[0],
+                         self.perplexity("small", "--tokens", "tokens.npy", "--dequantize")[0])
+        self.assert_close(codes, self.perplexity("back", "--tokens", "tokens.npy")[0], 1e-4)
+
     def test_codes(self):
         config, weights = self.model(tie_word_embeddings=True)
         for options in ["grid --grid block:128 --k 256", "lloydmax --k 16", "pq --bits 6 --dim 2 --codebook u8",

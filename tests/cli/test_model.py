@@ -75,6 +75,8 @@ class Model(CliTest):
     def test_failure_leaves_the_input_alone(self):
         before = self.read("model.safetensors")
         self.refused(1, "layer", "quantize", "model.safetensors", "-o", "model.safetensors", "--method", "pq",
+                     "--ratio", "5000", "--uniform")
+        self.refused(1, "too few", "quantize", "model.safetensors", "-o", "model.safetensors", "--method", "pq",
                      "--ratio", "5000")
         self.assertEqual(self.read("model.safetensors"), before)
 

@@ -8,6 +8,9 @@
 #define qem_device_artifact_query absent_device_artifact_query
 #define qem_cuda_dequantize_workspace_size absent_cuda_dequantize_workspace_size
 #define qem_cuda_dequantize absent_cuda_dequantize
+#define qem_cuda_context_begin absent_cuda_context_begin
+#define qem_cuda_context_end absent_cuda_context_end
+#define qem_cuda_context_name absent_cuda_context_name
 extern "C" {
 #include "api/cuda_absent.c"
 }
@@ -32,6 +35,8 @@ TEST(CudaAbsent, EveryCallSaysSo)
     EXPECT_EQ(qem_artifact_upload(nullptr, nullptr, 0, nullptr, nullptr), QEM_ERR_ARGUMENT);
     EXPECT_EQ(qem_cuda_dequantize(context, nullptr, 0, 0, QEM_DTYPE_F32, nullptr, 0, nullptr, nullptr, 0, nullptr),
               QEM_ERR_NO_DEVICE);
+    EXPECT_EQ(qem_cuda_context_begin(context, 0), QEM_ERR_NO_DEVICE);
+    qem_cuda_context_end(context);
     EXPECT_EQ(qem_device_artifact_size(artifact.get()), 0u);
     EXPECT_EQ(qem_cuda_dequantize_workspace_size(nullptr, 5), 0u);
     qem_device_artifact_info info = QEM_DEVICE_ARTIFACT_INFO_INIT;

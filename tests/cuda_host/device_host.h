@@ -178,6 +178,23 @@ template <typename T> T atomicAdd(T *at, typename qem_as_is<T>::type value)
     return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
 }
 template <typename T> T atomicOr(T *at, typename qem_as_is<T>::type v) { return __atomic_fetch_or(at, v, __ATOMIC_RELAXED); }
+template <typename T> T atomicCAS(T *at, typename qem_as_is<T>::type expected, typename qem_as_is<T>::type value)
+{
+    __atomic_compare_exchange_n(at, &expected, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+    return expected;
+}
+template <typename T> T atomicMin(T *at, typename qem_as_is<T>::type value)
+{
+    T old = __atomic_load_n(at, __ATOMIC_RELAXED);
+    while (value < old && !__atomic_compare_exchange_n(at, &old, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+    return old;
+}
+template <typename T> T atomicMax(T *at, typename qem_as_is<T>::type value)
+{
+    T old = __atomic_load_n(at, __ATOMIC_RELAXED);
+    while (value > old && !__atomic_compare_exchange_n(at, &old, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+    return old;
+}
 
 /* --- bits and arithmetic --- */
 
@@ -193,6 +210,8 @@ inline unsigned __float_as_uint(float x) { return qem_bits<unsigned>(x); }
 inline int __float_as_int(float x) { return qem_bits<int>(x); }
 inline float __uint_as_float(unsigned x) { return qem_bits<float>(x); }
 inline float __int_as_float(int x) { return qem_bits<float>(x); }
+inline double __longlong_as_double(long long x) { return qem_bits<double>(x); }
+inline long long __double_as_longlong(double x) { return qem_bits<long long>(x); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
 inline int __ffs(int x) { return __builtin_ffs(x); }

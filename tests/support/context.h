@@ -21,11 +21,20 @@ struct Options {
     qem_allocator allocator = { nullptr, nullptr, nullptr };
     qem_progress progress = nullptr;
     void *progress_user = nullptr;
+    qem_device device = QEM_DEVICE_CPU;
 };
 
 inline Options with_seed(uint64_t seed)
 {
     Options options;
+    options.seed = seed;
+    return options;
+}
+
+inline Options on_device(qem_device device, uint64_t seed = 0)
+{
+    Options options;
+    options.device = device;
     options.seed = seed;
     return options;
 }
@@ -53,6 +62,7 @@ public:
     explicit Context(const Options &options = Options())
     {
         qem_context_params params = QEM_CONTEXT_PARAMS_INIT;
+        params.device = options.device;
         params.threads = options.threads;
         params.isa = options.isa;
         params.seed = options.seed;

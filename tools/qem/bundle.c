@@ -3,10 +3,11 @@
 
 #include <stdlib.h>
 
-int cli_bundle_open(qem_context *context, const char *path, cli_bundle *bundle)
+int cli_bundle_open(qem_context *context, const char *path, bool spool, cli_bundle *bundle)
 {
-    *bundle = (cli_bundle){ 0 };
+    *bundle = (cli_bundle){ .spooled = spool };
     qem_status status = qem_writer_create(context, path, &bundle->writer);
+    if (status == QEM_OK && spool) status = qem_writer_spool(context, bundle->writer);
     return status == QEM_OK ? CLI_OK : cli_library_error(context, status, path);
 }
 
@@ -38,19 +39,21 @@ static int keep(cli_bundle *bundle, qem_artifact *artifact, void *buffer)
 
 int cli_bundle_artifact(qem_context *context, cli_bundle *bundle, qem_artifact *artifact)
 {
-    int result = keep(bundle, artifact, NULL);
+    int result = bundle->spooled ? CLI_OK : keep(bundle, artifact, NULL);
 
     if (result != CLI_OK) return result;
     qem_status status = qem_writer_add_artifact(context, bundle->writer, artifact);
+    if (bundle->spooled) qem_artifact_destroy(&artifact);
     return status == QEM_OK ? CLI_OK : cli_library_error(context, status, NULL);
 }
 
 int cli_bundle_tensor(qem_context *context, cli_bundle *bundle, const qem_tensor_info *tensor, void *buffer)
 {
-    int result = buffer == NULL ? CLI_OK : keep(bundle, NULL, buffer);
+    int result = buffer == NULL || bundle->spooled ? CLI_OK : keep(bundle, NULL, buffer);
 
     if (result != CLI_OK) return result;
     qem_status status = qem_writer_add_tensor(context, bundle->writer, tensor);
+    if (bundle->spooled) free(buffer);
     return status == QEM_OK ? CLI_OK : cli_library_error(context, status, NULL);
 }
 

@@ -56,6 +56,9 @@ typedef struct cli_options {
     const char *reuse;
     const char *csv;
     const char *plot;
+    uint32_t include_count, exclude_count; /* patterns of tensor names */
+    const char *include[CLI_LIST_MAX], *exclude[CLI_LIST_MAX];
+    int uniform;
     qem_recipe recipe;       /* of the first layer */
     uint32_t residual_count; /* --residual */
     cli_residual residuals[CLI_LAYERS - 1];
@@ -77,6 +80,7 @@ typedef struct cli_options {
     int recipe_set;   /* an option of the recipe or a budget was given (contradicts --reuse) */
     /* dequantize */
     qem_dtype dtype;
+    int dtype_set;    /* not an option: --dtype was given */
     int rows_set;
     uint64_t row_begin, row_end;
     /* compare */
@@ -119,7 +123,8 @@ bool cli_codebook_word(const char *text, qem_recipe *recipe);
 const qem_recipe *cli_make_recipe(const cli_options *options, qem_recipe chain[CLI_LAYERS]);
 const qem_recipe *cli_make_recipe_for(const cli_options *options, qem_method method, double theta,
                                       qem_recipe chain[CLI_LAYERS]);
-/* Opens the file of --importance, if there is one, for the recipes; closed with importance_file. */
+/* Opens the file of --importance, if there is one; closed with importance_file. The matrix of an .npy goes into the recipes; of a
+ * .safetensors each tensor has its own. */
 int cli_open_importance(qem_context *context, cli_options *options);
 
 /* A recipe and its residual layers as one object, and back. */
@@ -166,14 +171,16 @@ void cli_list_free(cli_listing *listing);
 /* 2-D and floating: what quantize takes from a model and evaluate compares. */
 bool cli_is_matrix(const cli_entry *entry);
 
-/* What goes into an output .safetensors file; the artifacts and buffers are kept until it is written. */
+/* What goes into an output .safetensors file; the artifacts and buffers are kept until it is written, or, with a spool, only
+ * until they are copied there. */
 typedef struct cli_bundle {
     qem_writer *writer;
+    bool spooled;
     uint32_t count, capacity;
     qem_artifact **artifacts;
     void **buffers;
 } cli_bundle;
-int cli_bundle_open(qem_context *context, const char *path, cli_bundle *bundle);
+int cli_bundle_open(qem_context *context, const char *path, bool spool, cli_bundle *bundle);
 /* Takes the artifact over, also on an error. */
 int cli_bundle_artifact(qem_context *context, cli_bundle *bundle, qem_artifact *artifact);
 /* Takes `buffer` over (may be NULL: the tensor's bytes belong to an open file). */
@@ -246,6 +253,8 @@ int cli_json_print(json_t *object);
 int cli_report_json(const cli_record *records, uint32_t count, const qem_context *context, json_t *extra);
 /* The same for people, on stdout. */
 void cli_report_text(const cli_record *records, uint32_t count);
+/* One line a tensor, and totals: for models. */
+void cli_report_table(const cli_record *records, uint32_t count);
 
 /* What a search tried, of a record that has trials. */
 json_t *cli_json_trials(const cli_record *record);
@@ -281,6 +290,9 @@ typedef struct cli_result {
     char reason[512];   /* why not */
     double quantize_ratio, dequantize_ratio; /* to the first method at this theta; NaN if it has none */
     qem_context_info where;
+    bool compared;           /* with the first device's result, which stands before */
+    bool codes_equal;
+    double device_difference; /* the largest of decoded elements */
 } cli_result;
 
 /* Is gnuplot there, and can the picture be written? CLI_OK, or one line on stderr. */
@@ -288,8 +300,9 @@ int cli_plot_check(const char *path);
 /* MSE against stored bits per element, one line a method, as SVG. */
 int cli_plot(const char *path, const char *title, const cli_result *results, uint32_t count);
 
-void cli_compare_header(FILE *out);
-void cli_compare_row(FILE *out, const cli_result *result);
+/* `devices`: the table has columns for the device, and for the second one beside the first. */
+void cli_compare_header(FILE *out, bool devices);
+void cli_compare_row(FILE *out, const cli_result *result, bool devices);
 int cli_compare_csv(const char *path, const cli_result *results, uint32_t count);
 json_t *cli_compare_json(const cli_result *results, uint32_t count);
 
@@ -298,6 +311,8 @@ json_t *cli_compare_json(const cli_result *results, uint32_t count);
 /* A bar on stderr when that is a terminal, else nothing. `label` stands before the phase; copied. */
 void cli_progress_label(const char *format, ...) CLI_PRINTF(1, 2);
 int cli_progress(void *user, const char *phase, double fraction);
+/* Shown behind the bar until it is set anew: seconds that the rest is expected to take; NaN: not known. */
+void cli_progress_left(double seconds);
 void cli_progress_clear(void);
 
 double cli_seconds(void);
@@ -305,6 +320,7 @@ bool cli_has_suffix(const char *text, const char *suffix);
 
 int cli_quantize(cli_options *options);
 int cli_dequantize(cli_options *options);
+int cli_dequantize_model(cli_options *options);
 int cli_inspect(cli_options *options);
 int cli_evaluate(cli_options *options);
 int cli_compare(cli_options *options);

@@ -4,10 +4,16 @@
 #include <inttypes.h>
 #include <math.h>
 
-void cli_compare_header(FILE *out)
+void cli_compare_header(FILE *out, bool devices)
 {
-    fprintf(out, "%6s  %-9s %8s %8s  %-10s %-10s %-10s %9s %9s %7s %7s\n", "theta", "method", "bits", "k", "MSE", "MAE",
-            "NMSE", "QT s", "DT s", "QTR", "DTR");
+    fprintf(out, "%6s  %-9s %8s %8s  %-10s %-10s %-10s %9s %9s %7s %7s%s\n", "theta", "method", "bits", "k", "MSE", "MAE",
+            "NMSE", "QT s", "DT s", "QTR", "DTR", devices ? "  device  codes   largest difference" : "");
+}
+
+static void print_device(FILE *out, const cli_result *result)
+{
+    fprintf(out, "  %-6s", cli_device_name(result->where.device));
+    if (result->compared) fprintf(out, "  %-6s  %.4g", result->codes_equal ? "equal" : "DIFFER", result->device_difference);
 }
 
 static void print_number(FILE *out, const char *format, int width, double value)
@@ -16,7 +22,7 @@ static void print_number(FILE *out, const char *format, int width, double value)
     else fprintf(out, " %*s", width, "-");
 }
 
-void cli_compare_row(FILE *out, const cli_result *result)
+void cli_compare_row(FILE *out, const cli_result *result, bool devices)
 {
     const cli_record *record = &result->record;
 
@@ -34,6 +40,7 @@ void cli_compare_row(FILE *out, const cli_result *result)
     print_number(out, " %*.5f", 9, record->dequantize_seconds);
     print_number(out, " %*.3g", 7, result->quantize_ratio);
     print_number(out, " %*.3g", 7, result->dequantize_ratio);
+    if (devices) print_device(out, result);
     fprintf(out, "%s\n", record->recipe.accounting == QEM_ACCOUNTING_PAPER ? "  (paper accounting)" : "");
     if (record->automatic) {
         char text[400];
@@ -78,6 +85,8 @@ static void csv_row(FILE *out, const cli_result *result)
             cli_isa_name(result->where.isa),
             record->recipe.accounting == QEM_ACCOUNTING_PAPER ? "paper" : "honest");
     csv_text(out, result->reason);
+    fprintf(out, ",%s", !result->compared ? "" : result->codes_equal ? "1" : "0");
+    csv_real(out, result->compared ? result->device_difference : NAN);
     fputc('\n', out);
 }
 
@@ -88,7 +97,7 @@ int cli_compare_csv(const char *path, const cli_result *results, uint32_t count)
 
     if (result != CLI_OK) return result;
     fputs("method,theta,status,k,stored_bytes,bits_per_element,ratio,mae,mse,mre,nmse,max_error,quantize_seconds,"
-          "dequantize_seconds,quantize_ratio,dequantize_ratio,device,threads,isa,accounting,reason\n", file.stream);
+          "dequantize_seconds,quantize_ratio,dequantize_ratio,device,threads,isa,accounting,reason,codes_equal,max_device_difference\n", file.stream);
     for (uint32_t i = 0; i < count; i++) csv_row(file.stream, &results[i]);
     return cli_text_commit(&file);
 }
@@ -106,6 +115,10 @@ json_t *cli_compare_json(const cli_result *results, uint32_t count)
         json_object_set_new(object, "reason", result->feasible ? json_null() : cli_json_text(result->reason));
         json_object_set_new(object, "quantize_ratio", cli_json_real(result->quantize_ratio));
         json_object_set_new(object, "dequantize_ratio", cli_json_real(result->dequantize_ratio));
+        if (result->compared) {
+            json_object_set_new(object, "codes_equal", json_boolean(result->codes_equal));
+            json_object_set_new(object, "max_device_difference", cli_json_real(result->device_difference));
+        }
         json_array_append_new(list, object);
     }
     return list;

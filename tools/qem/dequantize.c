@@ -1,5 +1,5 @@
 /* qem dequantize: artifacts back to matrices, as .npy or in a .safetensors file. */
-#include "cli.h"
+#include "model.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -138,6 +138,7 @@ static int decode_all(dequantize_job *job)
         int result = entry->is_artifact ? decode_entry(job, entry)
                                         : cli_bundle_entry(job->context, &job->bundle, job->input, entry);
         if (result != CLI_OK) return result;
+        if (artifacts > 1) qem_file_discard(job->input);
     }
     return CLI_OK;
 }
@@ -173,7 +174,7 @@ static int run(dequantize_job *job)
     if (result != CLI_OK) return result;
     job->records = calloc(job->listing.count + 1, sizeof(*job->records));
     if (job->records == NULL) return cli_fail("out of memory");
-    if (!job->to_npy) result = cli_bundle_open(job->context, options->output, &job->bundle);
+    if (!job->to_npy) result = cli_bundle_open(job->context, options->output, qem_file_artifact_count(job->input) > 1, &job->bundle);
     if (result != CLI_OK) return result;
     result = job->to_npy || options->tensor != NULL ? decode_single(job) : decode_all(job);
     if (result == CLI_OK && !job->to_npy) result = cli_bundle_commit(job->context, &job->bundle);
@@ -183,6 +184,7 @@ static int run(dequantize_job *job)
 int cli_dequantize(cli_options *options)
 {
     dequantize_job job = { .options = options };
+    if (cli_is_model_path(options->operands[0])) return cli_dequantize_model(options);
     int result = check_options(options);
 
     if (result == CLI_OK) result = run(&job);

@@ -1,5 +1,5 @@
 /* qem inspect: what a file holds, artifact by artifact and tensor by tensor. */
-#include "cli.h"
+#include "model.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -110,56 +110,84 @@ static void print_plain(const qem_tensor_info *tensor)
            tensor->bytes);
 }
 
-static int show_all(const cli_options *options, qem_context *context, const qem_file *file, const cli_listing *listing)
+/* Of one file; `path` names it. Adds to `list` with --json. */
+static int show_file(const cli_options *options, qem_context *context, const qem_file *file, const char *path,
+                     const char *shard, json_t *list)
 {
     qem_context_info where = QEM_CONTEXT_INFO_INIT;
-    json_t *list = json_array(), *object;
-    int result = CLI_OK;
+    cli_listing listing = { 0 };
+    int result = cli_list(file, &listing);
 
     qem_context_query(context, &where);
-    for (uint32_t i = 0; i < listing->count && result == CLI_OK; i++) {
-        const cli_entry *entry = &listing->entries[i];
-        object = NULL;
+    for (uint32_t i = 0; i < listing.count && result == CLI_OK; i++) {
+        const cli_entry *entry = &listing.entries[i];
+        json_t *object = NULL;
         if (entry->is_artifact) {
-            result = show_artifact(context, file, options->operands[0], entry->name, options->json ? &object : NULL);
+            result = show_artifact(context, file, path, entry->name, options->json ? &object : NULL);
         } else if (options->json) {
             object = json_plain(&entry->tensor, &where);
         } else {
             print_plain(&entry->tensor);
         }
+        if (object != NULL && shard != NULL) json_object_set_new(object, "shard", cli_json_text(shard));
         if (object != NULL) json_array_append_new(list, object);
+        qem_file_discard(file);
     }
-    if (!options->json || result != CLI_OK) {
-        json_decref(list);
-        return result;
+    cli_list_free(&listing);
+    return result;
+}
+
+static int inspect_file(const cli_options *options, qem_context *context)
+{
+    qem_file *file = NULL;
+    json_t *list = json_array(), *object = NULL;
+    qem_status status = qem_file_open(context, options->operands[0], &file);
+    int result = CLI_OK;
+
+    if (status != QEM_OK) result = cli_library_error(context, status, options->operands[0]);
+    if (result == CLI_OK) result = show_file(options, context, file, options->operands[0], NULL, list);
+    if (options->json && result == CLI_OK) {
+        object = json_array_size(list) == 1 ? json_deep_copy(json_array_get(list, 0)) : json_pack("{s:O}", "tensors", list);
+        json_object_set_new(object, "file", cli_json_text(options->operands[0]));
+        json_object_set_new(object, "kind", json_string(kind_name(qem_file_get_kind(file))));
+        result = cli_json_print(object);
     }
-    if (listing->count == 1) {
-        object = json_deep_copy(json_array_get(list, 0));
-        json_decref(list);
-    } else {
-        object = json_object();
-        json_object_set_new(object, "tensors", list);
+    json_decref(list);
+    qem_file_close(&file);
+    return result;
+}
+
+static int inspect_model(const cli_options *options, qem_context *context)
+{
+    cli_model model;
+    json_t *list = json_array();
+    int result = cli_model_open(context, options->operands[0], &model);
+
+    for (uint32_t i = 0; i < model.shard_count && result == CLI_OK; i++) {
+        qem_file *file = NULL;
+        qem_status status = qem_file_open(context, model.shards[i].path, &file);
+        if (status != QEM_OK) result = cli_library_error(context, status, model.shards[i].path);
+        if (!options->json && result == CLI_OK) printf("%s\n", model.shards[i].name);
+        if (result == CLI_OK) result = show_file(options, context, file, model.shards[i].path, model.shards[i].name, list);
+        qem_file_close(&file);
     }
-    json_object_set_new(object, "file", cli_json_text(options->operands[0]));
-    json_object_set_new(object, "kind", json_string(kind_name(qem_file_get_kind(file))));
-    return cli_json_print(object);
+    if (options->json && result == CLI_OK) {
+        result = cli_json_print(json_pack("{s:O,s:o,s:i}", "tensors", list, "model", cli_json_text(options->operands[0]), "shards",
+                                          (int)model.shard_count));
+    }
+    json_decref(list);
+    cli_model_free(&model);
+    return result;
 }
 
 int cli_inspect(cli_options *options)
 {
     qem_context *context = NULL;
-    qem_file *file = NULL;
-    cli_listing listing = { 0 };
     int result = cli_start(options, &context);
 
     if (result == CLI_OK) {
-        qem_status status = qem_file_open(context, options->operands[0], &file);
-        if (status != QEM_OK) result = cli_library_error(context, status, options->operands[0]);
+        result = cli_is_model_path(options->operands[0]) ? inspect_model(options, context) : inspect_file(options, context);
     }
-    if (result == CLI_OK) result = cli_list(file, &listing);
-    if (result == CLI_OK) result = show_all(options, context, file, &listing);
-    cli_list_free(&listing);
-    qem_file_close(&file);
     qem_context_destroy(&context);
     return result;
 }

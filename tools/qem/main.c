@@ -5,9 +5,16 @@
 
 static const cli_command commands[] = {
     { CMD_QUANTIZE, "quantize", "INPUT", 1, "make a matrix small: fit a recipe to a budget",
-      "INPUT is .npy, .fvecs, .bvecs or .safetensors; the output is one .safetensors file. Of a model every 2-D\n"
+      "INPUT is .npy, .fvecs, .bvecs or .safetensors; the output is one .safetensors file. Of a file every 2-D\n"
       "tensor of floats is quantized and the rest passes through unchanged; --tensor NAME quantizes that one alone.\n"
       "One of --ratio, --bits and --k is the budget. With --reuse the recipe and the codebooks are the artifact's.\n\n"
+      "INPUT may be a model: a directory, or its *.index.json. The output is then a directory with the same shards, an index\n"
+      "and the other files. Quantized are the linear weights: 2-D tensors, but embeddings, norms, biases, routers and small\n"
+      "ones; --include and --exclude choose otherwise, in files too. A run that was cut off goes on where it is started again:\n"
+      "finished shards are verified and kept. qem.json in the output says what the run is.\n"
+      "Several tensors share one budget: for each the error is measured at some rates, and more bits go where they take away\n"
+      "more of it (relative error times the square root of the number of weights, or, with --importance, the weighted error).\n"
+      "--uniform gives all the same rate, --dry-run prints the plan.\n\n"
       "--residual M2[:SHARE] adds a layer by method M2 for what the layers before leave over; it and the layers after it\n"
       "take SHARE (default 0.3) of what the layer before would have had. It takes the other options of the command line too\n"
       "(--dim, --codebook, --iterations, --standardize, ...) as far as M2 knows them, but not --outliers.\n"
@@ -18,6 +25,7 @@ static const cli_command commands[] = {
       "Examples:\n"
       "  qem quantize weights.npy -o weights.safetensors --method pq --ratio 8\n"
       "  qem quantize model.safetensors -o small.safetensors --method hyperchr --bits 4 --codebook f16\n"
+      "  qem quantize MODEL_DIRECTORY -o SMALL_DIRECTORY --method auto --bits 3\n"
       "  qem quantize weights.npy --method qet --ratio 8 --dry-run\n"
       "  qem quantize weights.npy -o weights.safetensors --method auto --bits 4 --effort 2\n"
       "  qem quantize weights.npy -o weights.safetensors --method nf --grid block:64 --bits 4.5\n"
@@ -25,15 +33,16 @@ static const cli_command commands[] = {
       "  qem quantize weights.npy -o weights.safetensors --method pq --ratio 8 --residual rtn:0.4\n"
       "  qem quantize new_rows.npy -o more.safetensors --reuse weights.safetensors\n",
       cli_quantize },
-    { CMD_DEQUANTIZE, "dequantize", "FILE.safetensors", 1, "bring a quantized matrix back",
+    { CMD_DEQUANTIZE, "dequantize", "FILE.safetensors|MODEL", 1, "bring a quantized matrix back",
       "To .npy: one matrix. To .safetensors: every artifact of the file is decoded under its own name and the other\n"
-      "tensors pass through; --tensor NAME writes that one alone.\n\n"
+      "tensors pass through; --tensor NAME writes that one alone. A model's directory becomes a directory with the same\n"
+      "names, types and shards.\n\n"
       "Examples:\n"
       "  qem dequantize weights.safetensors -o weights.npy\n"
       "  qem dequantize weights.safetensors -o rows.npy --rows 100:200 --dtype f16\n"
       "  qem dequantize small.safetensors -o model.safetensors --dtype bf16\n",
       cli_dequantize },
-    { CMD_INSPECT, "inspect", "FILE", 1, "say what a file holds, part by part",
+    { CMD_INSPECT, "inspect", "FILE|MODEL", 1, "say what a file holds, part by part",
       "Artifacts are read with all checksums verified.\n\n"
       "Examples:\n"
       "  qem inspect weights.safetensors\n"

@@ -22,6 +22,7 @@ typedef enum option_kind {
     KIND_RATIOS,
     KIND_DEVICES,
     KIND_RANGE,
+    KIND_PATTERN,  /* of names; may be given again */
     KIND_PARSED    /* by a function of its own */
 } option_kind;
 
@@ -85,6 +86,10 @@ static const option_row rows[] = {
     TEXT("output", 'o', "FILE", CMD_QUANTIZE | CMD_DEQUANTIZE | CMD_GENERATE, output, "where the result goes"),
     TEXT("tensor", 0, "NAME", CMD_QUANTIZE | CMD_DEQUANTIZE | CMD_EVALUATE | CMD_COMPARE, tensor,
          "the tensor of a file that holds several"),
+    NUMBER("include", "PATTERN", CMD_QUANTIZE, KIND_PATTERN, include, 0, 0, false,
+           "quantize the tensors that match (as file names do: *, ?, []); may be given again"),
+    NUMBER("exclude", "PATTERN", CMD_QUANTIZE, KIND_PATTERN, exclude, 0, 0, false, "leave these tensors as they are; may be given again"),
+    FLAG("uniform", 0, CMD_QUANTIZE, uniform, "of several tensors give each the same budget, not all together one"),
     NUMBER("method", "M", CMD_QUANTIZE, KIND_METHOD, recipe.method, 0, 0, false,
            CLI_METHODS),
     NUMBER("ratio", "THETA", CMD_QUANTIZE, KIND_POSITIVE, recipe.ratio, 0, 1e9, true,
@@ -131,13 +136,13 @@ static const option_row rows[] = {
            "on: bits that are left over give the first rows longer codes (default off)"),
     PARSED("residual", "M2[:SHARE]", cli_parse_residual,
            "a further layer, by method M2, for what the layers before leave over; may be given again"),
-    TEXT("importance", 0, "FILE.npy", FIT, importance, "weights of the squared error: one a column, or one an element"),
+    TEXT("importance", 0, "FILE.npy", FIT, importance, "weights of the squared error: one a column, or one an element; of models a .safetensors with a tensor for each"),
     NUMBER("effort", "0..3", FIT, KIND_U32, recipe.effort, 0, 3, true, "auto: how much is tried, on how much of the matrix (default 1)"),
     TEXT("recipe", 0, "FILE.json", FIT, recipe_file, "start from this recipe; options of the command line override it"),
     TEXT("reuse", 0, "ARTIFACT", CMD_QUANTIZE, reuse, "encode against the codebooks of this file, fit nothing"),
     FLAG("dry-run", 0, CMD_QUANTIZE, dry_run, "say what it would cost, write nothing"),
     NUMBER("rows", "A:B", CMD_DEQUANTIZE, KIND_RANGE, row_begin, 0, 0, false, "rows A .. B-1 only, counted from 0"),
-    CHOICE("dtype", "f32|f16|bf16", CMD_DEQUANTIZE, dtype, dtype_choices, false, "type of the result (default f32)"),
+    CHOICE("dtype", "f32|f16|bf16", CMD_DEQUANTIZE, dtype, dtype_choices, false, "type of the result (default f32; of models the type before)"),
     NUMBER("rows", "N", CMD_GENERATE, KIND_U64, rows, 1, 281474976710655.0, false, "default 1024"),
     NUMBER("cols", "N", CMD_GENERATE, KIND_U64, cols, 1, 281474976710655.0, false, "default 128"),
     NUMBER("outlier-rate", "P", CMD_GENERATE, KIND_REAL, outlier_rate, 0, 1, false,
@@ -252,6 +257,16 @@ static int parse_range(const char *option, const char *text, cli_options *option
     return CLI_OK;
 }
 
+static int add_pattern(const option_row *row, const char *text, cli_options *options)
+{
+    bool include = row->offset == AT(include);
+    uint32_t *count = include ? &options->include_count : &options->exclude_count;
+
+    if (*count == CLI_LIST_MAX) return cli_usage("--%s: at most %d patterns", row->name, CLI_LIST_MAX);
+    (include ? options->include : options->exclude)[(*count)++] = text;
+    return CLI_OK;
+}
+
 static bool is_budget(const option_row *row)
 {
     return row->offset == AT(recipe.ratio) || row->offset == AT(recipe.bits) || row->offset == AT(recipe.k);
@@ -277,6 +292,7 @@ static int set_option(const option_row *row, const char *text, cli_options *opti
         options->file_budget = 0;
     }
     if (row->choices == device_choices) options->device_set = 1;
+    if (row->choices == dtype_choices) options->dtype_set = 1;
     switch (row->kind) {
     case KIND_FLAG: *(int *)field = 1; return CLI_OK;
     case KIND_TEXT: *(const char **)field = text; return CLI_OK;
@@ -292,6 +308,7 @@ static int set_option(const option_row *row, const char *text, cli_options *opti
     case KIND_RATIOS: return parse_ratios(row->name, text, row->maximum, options);
     case KIND_DEVICES: return parse_devices(row->name, text, options);
     case KIND_RANGE: return parse_range(row->name, text, options);
+    case KIND_PATTERN: return add_pattern(row, text, options);
     case KIND_PARSED: return row->parse(row->name, text, options);
     }
     return CLI_OK;

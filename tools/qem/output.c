@@ -25,14 +25,16 @@ int cli_check_output(const char *path)
 
 int cli_text_open(const char *path, cli_text_file *file)
 {
-    size_t length = strlen(path) + sizeof(".XXXXXX");
+    const char *slash = strrchr(path, '/');
+    int directory = slash == NULL ? 0 : (int)(slash - path) + 1;
+    size_t length = (size_t)directory + sizeof(".qem-XXXXXX");
     mode_t mask = umask(0);
     int descriptor;
 
     umask(mask);
     *file = (cli_text_file){ .path = path, .temporary = malloc(length) };
     if (file->temporary == NULL) return cli_fail("out of memory");
-    snprintf(file->temporary, length, "%s.XXXXXX", path);
+    snprintf(file->temporary, length, "%.*s.qem-XXXXXX", directory, path);
     descriptor = mkstemp(file->temporary);
     if (descriptor >= 0) {
         /* mkstemp makes private files; a result is as public as the user's umask says. */

@@ -1,6 +1,7 @@
 /* A progress bar on a terminal; silent when stderr is a pipe or a file. */
 #include "cli.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <string.h>
 #include <unistd.h>
@@ -8,7 +9,22 @@
 enum { BAR_WIDTH = 30 };
 
 static char label[96];
+static double left = NAN;
 static bool shown;
+
+void cli_progress_left(double seconds)
+{
+    left = seconds;
+}
+
+/* "12:34 left", "3:05:00 left", or nothing. */
+static void print_left(void)
+{
+    if (!(left >= 0 && left < 1e7)) return;
+    unsigned seconds = (unsigned)(left + 0.5);
+    if (seconds >= 3600) fprintf(stderr, ", %u:%02u:%02u left", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    else fprintf(stderr, ", %u:%02u left", seconds / 60, seconds % 60);
+}
 
 void cli_progress_label(const char *format, ...)
 {
@@ -33,7 +49,9 @@ int cli_progress(void *user, const char *phase, double fraction)
     memset(bar + full, '.', (size_t)(BAR_WIDTH - full));
     bar[BAR_WIDTH] = 0;
     /* \033[K clears what a longer line left behind. */
-    fprintf(stderr, "\r[%s] %3.0f%% %.40s%s%.30s\033[K", bar, fraction * 100, label, label[0] ? ": " : "", phase);
+    fprintf(stderr, "\r[%s] %3.0f%% %.60s%s%.30s", bar, fraction * 100, label, label[0] ? ": " : "", phase);
+    print_left();
+    fputs("\033[K", stderr);
     fflush(stderr);
     shown = true;
     return 0;

@@ -241,6 +241,7 @@ int cli_open_importance(qem_context *context, cli_options *options)
     if (options->importance == NULL) return CLI_OK;
     options->importance_view = (qem_view)QEM_VIEW_INIT;
     qem_status status = qem_file_open(context, options->importance, &options->importance_file);
+    if (status == QEM_OK && qem_file_get_kind(options->importance_file) == QEM_FILE_SAFETENSORS) return CLI_OK;
     if (status == QEM_OK) {
         status = qem_file_view(context, options->importance_file, NULL, &options->importance_view);
     }

@@ -365,3 +365,36 @@ void cli_report_text(const cli_record *records, uint32_t count)
     printf("total: %u tensors, %" PRIu64 " bytes, %.4f bits per element\n", count, bytes,
            8.0 * (double)bytes / elements);
 }
+
+static void print_number(const char *format, double value)
+{
+    if (isfinite(value)) printf(format, value);
+    else printf("  %9s", "-");
+}
+
+void cli_report_table(const cli_record *records, uint32_t count)
+{
+    uint64_t bytes;
+    double elements;
+    int width = 6;
+
+    cli_progress_clear();
+    for (uint32_t i = 0; i < count; i++) {
+        int length = (int)strlen(records[i].tensor);
+        if (length > width) width = length < 60 ? length : 60;
+    }
+    printf("%-*s  %15s  %-8s  %8s  %12s  %9s  %9s\n", width, "tensor", "rows x cols", "method", "bits", "bytes", "NMSE", "seconds");
+    for (uint32_t i = 0; i < count; i++) {
+        const cli_record *record = &records[i];
+        char shape[48];
+        snprintf(shape, sizeof(shape), "%" PRIu64 " x %" PRIu64, record->rows, record->cols);
+        printf("%-*s  %15s  %-8s  %8.4f  %12" PRIu64, width, record->tensor, shape, qem_method_name(record->method),
+               record->bits_per_element, record->stored_bytes);
+        print_number("  %9.3e", record->has_metrics ? record->metrics.nmse : NAN);
+        print_number("  %9.2f", record->quantize_seconds);
+        putchar('\n');
+    }
+    totals(records, count, &bytes, &elements);
+    printf("total: %u tensors, %.0f weights, %" PRIu64 " bytes, %.4f bits a weight\n", count, elements, bytes,
+           8.0 * (double)bytes / elements);
+}
