@@ -1,13 +1,15 @@
 /*
  * A LLaMA on qem: what the files of this example share. It knows qem through its public header alone.
  *
- *     util.c    error lines, memory, files
+ *     util.c    error lines, memory, random numbers, files
  *     json.c    config.json, vocab.json, model.safetensors.index.json
  *     config.c  config.json -> llama_config
  *     weights.c tensors of a model, dense or quantized, and products with them
  *     device.c  quantized matrices and products with them on a GPU (device_absent.c: without CUDA)
  *     cache.c   keys and values of earlier positions, exact or quantized
  *     model.c   the forward pass
+ *     gradient.c    the backward pass
+ *     importance.c  how much each weight matters: squared gradients
  *     text.c    vocabulary and token files
  *     main.c    the command line
  *
@@ -40,6 +42,9 @@ void *allocate(size_t count, size_t size);
 
 /* "directory/name" in memory of its own, or NULL. */
 char *join_path(const char *directory, const char *name);
+
+/* A uniform number in [0, 1); the seed moves on. */
+double draw(uint64_t *seed);
 
 /* The whole file with a 0 byte behind it, in memory of its own, or NULL. */
 char *read_file(const char *path, size_t *size);
@@ -188,6 +193,7 @@ bool cache_advance(kv_cache *cache, uint32_t count);
 /* --------------------------------------------------------------------------------------------------- model ------ */
 
 enum { CHUNK = 64 }; /* most positions of one forward pass */
+enum { LAYER_MATRICES = 7, MATRIX_NAME = 96 };
 
 typedef struct llama_layer {
     float *attention_norm, *mlp_norm;
@@ -218,6 +224,21 @@ bool state_create(const llama_config *config, uint32_t positions, llama_state *s
 void state_free(llama_state *state);
 /* Runs count <= cache_room tokens behind those in the cache; state->logits holds a row for each. */
 bool model_forward(llama_model *model, llama_state *state, kv_cache *cache, const uint32_t *tokens, uint32_t count);
+
+/* The matrices by number: the embedding, then q, k, v, o, gate, up, down of each layer, then the output matrix if it is one of
+ * its own. `name`: as in the model's files. */
+uint32_t model_matrix_count(const llama_config *config);
+weight *model_matrix(llama_model *model, uint32_t number, char name[MATRIX_NAME]);
+
+/* Steps of the forward pass that the backward pass takes again. */
+void rms_norm(const float *x, const float *scale, float epsilon, uint32_t width, uint32_t count, float *out);
+/* Turns the pairs of every head of `count` positions from `first` on; direction -1 turns back. */
+void rotate(const llama_config *config, const llama_state *state, float direction, uint32_t heads, uint32_t first,
+            uint32_t count, float *rows);
+void softmax(float *scores, uint32_t count);
+/* One head of one position against the `seen` positions up to itself; `scores` is left holding the weights of their values. */
+void attend(const float *q, const float *keys, const float *values, uint32_t dim, uint32_t width, uint32_t seen,
+            float *scores, float *out);
 
 /* ---------------------------------------------------------------------------------------------------- text ------ */
 
@@ -252,5 +273,45 @@ typedef struct token_rows {
 
 /* A .npy file of whole numbers below `vocab`, one or two dimensions. */
 bool tokens_load(const char *path, uint32_t vocab, token_rows *rows);
+/* Writes a .npy file of i4. */
+bool tokens_save(const char *path, const token_rows *rows);
+
+/* ----------------------------------------------------------------------------------------------- gradients ------ */
+
+/* What a text leaves for its backward passes: the inputs of all layers, and room for all else of one layer, which is gone
+ * through again on the way back. `d_...` is the gradient by the thing. */
+typedef struct gradient_pass {
+    llama_state state;  /* its rotations */
+    uint32_t count;     /* positions of the text */
+    float *inputs;      /* (layers + 1) * count * hidden */
+    float *attention_in, *q, *k, *v, *mixed, *between, *mlp_in, *gate, *up, *product, *normed;
+    float *d_x, *d_in, *d_q, *d_k, *d_v, *d_mixed, *d_gate, *d_up, *d_product;
+    float *scores, *d_scores;
+    float *logits;      /* count * vocab, out */
+    float *d_logits;    /* count * vocab, in */
+    float *gradient, *d_embedding;
+    void *memory;
+} gradient_pass;
+
+/* Takes the gradient by matrix `number`, of its shape. */
+typedef void gradient_sink(void *closure, uint32_t number, const float *gradient);
+
+/* For texts of up to `positions` tokens. */
+bool gradient_create(const llama_config *config, uint32_t positions, gradient_pass *pass);
+void gradient_free(gradient_pass *pass);
+/* Fills pass->logits. All weights of the model must be dense. */
+bool gradient_forward(llama_model *model, gradient_pass *pass, const uint32_t *tokens, uint32_t count);
+/* From pass->d_logits back through that text; may be repeated with other d_logits. */
+bool gradient_backward(llama_model *model, gradient_pass *pass, const uint32_t *tokens, gradient_sink *sink, void *closure);
+
+typedef struct importance_options {
+    const char *out;
+    uint32_t draws;  /* of labels for each text; 0: the labels are the text's own next tokens */
+    double smoothing; /* share of its matrix's mean that each element gets */
+    uint64_t seed;
+} importance_options;
+
+/* Writes the mean squared gradient of the log-probability of a token by each weight. */
+bool importance_write(llama_model *model, const token_rows *texts, const importance_options *options);
 
 #endif

@@ -1,4 +1,4 @@
-/* The command line: llama perplexity, llama generate. */
+/* The command line: llama perplexity, llama generate, llama importance. */
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -12,6 +12,8 @@ static const char usage[] =
     "\n"
     "Usage: llama perplexity DIR --tokens FILE.npy [OPTION...]\n"
     "       llama generate DIR [--prompt TEXT] [--length N] [--temperature T] [--seed S] [OPTION...]\n"
+    "       llama generate DIR --tokens-out FILE.npy [--texts N] [--length N] [--temperature T] [--seed S] [OPTION...]\n"
+    "       llama importance DIR --tokens FILE.npy -o FILE.safetensors [OPTION...]\n"
     "\n"
     "DIR holds config.json and model.safetensors, or its shards with model.safetensors.index.json; generate also reads\n"
     "vocab.json. Tensors are f32, f16, bf16, or what qem quantize has made of them.\n"
@@ -21,6 +23,11 @@ static const char usage[] =
     "      --length N          most tokens to generate (default 200)\n"
     "      --temperature T     0 takes the likeliest token (default), 1 draws from the model's distribution\n"
     "      --seed S            of the draws (default 0)\n"
+    "      --tokens-out FILE   write texts of exactly N tokens, ends included, instead of printing one\n"
+    "      --texts N           of them (default 16)\n"
+    "  -o, --output FILE       the mean squared gradient of the log-probability of a token, by every weight\n"
+    "      --draws N           labels drawn for each position (default 8); 0: the tokens that follow in the texts\n"
+    "      --smoothing S       share of its matrix's mean that every element gets (default 0.1)\n"
     "      --weights FILE      this file instead of DIR's tensors\n"
     "      --dequantize        decode all weights first and multiply by dense matrices\n"
     "      --device NAME       cpu (default), or cuda: products with quantized matrices on a GPU\n"
@@ -33,13 +40,19 @@ static const char usage[] =
     "  -h, --help              this text\n";
 
 typedef struct options {
-    const char *command, *directory, *tokens, *prompt, *weights, *rope, *device;
-    uint32_t length, threads;
+    const char *command, *directory, *tokens, *tokens_out, *prompt, *weights, *rope, *device;
+    uint32_t length, texts, threads;
     uint64_t seed;
     double temperature;
     bool dequantize;
     cache_options cache;
+    importance_options importance;
 } options;
+
+static bool is_command(const options *o, const char *name)
+{
+    return strcmp(o->command, name) == 0;
+}
 
 /* ------------------------------------------------------------------------------------------------- options ------ */
 
@@ -94,6 +107,7 @@ static bool parse_option(const char *name, const char *value, options *o)
     } texts[] = {
         { "--tokens", &o->tokens }, { "--prompt", &o->prompt }, { "--weights", &o->weights }, { "--rope", &o->rope },
         { "--device", &o->device },
+        { "--tokens-out", &o->tokens_out }, { "--output", &o->importance.out }, { "-o", &o->importance.out },
     };
     double seed;
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
@@ -102,6 +116,9 @@ static bool parse_option(const char *name, const char *value, options *o)
             return true;
         }
     if (strcmp(name, "--length") == 0) return parse_count(name, value, 1, &o->length);
+    if (strcmp(name, "--texts") == 0) return parse_count(name, value, 1, &o->texts);
+    if (strcmp(name, "--draws") == 0) return parse_count(name, value, 0, &o->importance.draws);
+    if (strcmp(name, "--smoothing") == 0) return parse_number(name, value, 0, 1, &o->importance.smoothing);
     if (strcmp(name, "--threads") == 0) return parse_count(name, value, 1, &o->threads);
     if (strcmp(name, "--temperature") == 0) return parse_number(name, value, 0, 100, &o->temperature);
     if (strcmp(name, "--seed") == 0) {
@@ -116,9 +133,11 @@ static bool parse_option(const char *name, const char *value, options *o)
 static bool check_options(options *o)
 {
     if (!o->directory) return fail("the model's directory is missing; llama --help tells more");
-    const bool perplexity = strcmp(o->command, "perplexity") == 0;
-    if (!perplexity && strcmp(o->command, "generate") != 0) return fail("unknown command '%s'; llama --help", o->command);
-    if (perplexity && !o->tokens) return fail("perplexity: --tokens is missing");
+    if (!is_command(o, "perplexity") && !is_command(o, "generate") && !is_command(o, "importance"))
+        return fail("unknown command '%s'; llama --help", o->command);
+    if (!is_command(o, "generate") && !o->tokens) return fail("%s: --tokens is missing", o->command);
+    if (is_command(o, "importance") && !o->importance.out) return fail("importance: -o is missing");
+    if (o->tokens_out && *o->prompt) return fail("--tokens-out: its texts have no --prompt");
     if (o->rope && strcmp(o->rope, "interleaved") != 0 && strcmp(o->rope, "half") != 0)
         return fail("--rope: '%s' is neither interleaved nor half", o->rope);
     if (o->device && strcmp(o->device, "cpu") != 0 && strcmp(o->device, "cuda") != 0)
@@ -132,7 +151,8 @@ static bool check_options(options *o)
 
 static bool parse_options(int argc, char **argv, options *o)
 {
-    *o = (options){ .prompt = "", .length = 200, .cache = { .method = QEM_METHOD_LLOYDMAX, .block = 64 } };
+    *o = (options){ .prompt = "", .length = 200, .texts = 16, .cache = { .method = QEM_METHOD_LLOYDMAX, .block = 64 },
+                    .importance = { .draws = 8, .smoothing = 0.1 } };
     o->command = argv[1];
     for (int i = 2; i < argc; i++) {
         if (strcmp(argv[i], "--dequantize") == 0) {
@@ -229,16 +249,21 @@ static bool score_with(llama_model *model, llama_state *state, const options *o,
     return done;
 }
 
+static bool load_texts(const llama_config *config, const char *path, token_rows *texts)
+{
+    if (!tokens_load(path, config->vocab, texts)) return false;
+    if (texts->cols >= 2 && texts->cols <= config->positions) return true;
+    return fail("%s: texts of %llu tokens; they must have 2 to max_position_embeddings = %u", path,
+                (unsigned long long)texts->cols, config->positions);
+}
+
 static bool perplexity(llama_model *model, const options *o)
 {
     token_rows texts = { 0 };
     llama_state state = { 0 };
     double exact = 0.0, nll = 0.0;
-    bool done = tokens_load(o->tokens, model->config.vocab, &texts);
-    if (done && (texts.cols < 2 || texts.cols > model->config.positions))
-        done = fail("%s: texts of %llu tokens; they must have 2 to max_position_embeddings = %u", o->tokens,
-                    (unsigned long long)texts.cols, model->config.positions);
-    done = done && state_create(&model->config, (uint32_t)texts.cols, &state) &&
+    bool done = load_texts(&model->config, o->tokens, &texts) &&
+                state_create(&model->config, (uint32_t)texts.cols, &state) &&
            score_with(model, &state, o, false, &texts, 0.0, &exact);
     if (done && o->cache.bits > 0.0) done = score_with(model, &state, o, true, &texts, exact, &nll);
     free(texts.tokens);
@@ -247,15 +272,6 @@ static bool perplexity(llama_model *model, const options *o)
 }
 
 /* ------------------------------------------------------------------------------------------------ generate ------ */
-
-/* A uniform number in [0, 1): splitmix64. */
-static double draw(uint64_t *seed)
-{
-    uint64_t z = *seed += 0x9E3779B97F4A7C15u;
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-    return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
-}
 
 static bool sample(const float *logits, uint32_t vocab, double temperature, uint64_t *seed, uint32_t *token)
 {
@@ -349,6 +365,53 @@ static bool generate(llama_model *model, const options *o)
     return done;
 }
 
+/* Texts of o->length tokens that begin with the first one of all texts; what follows an end belongs to them too. */
+static bool draw_texts(llama_model *model, llama_state *state, kv_cache *cache, const options *o, token_rows *texts)
+{
+    const float *logits = NULL;
+    uint64_t seed = o->seed;
+    for (uint64_t i = 0; i < texts->rows; i++) {
+        uint32_t *text = texts->tokens + i * texts->cols;
+        cache_restart(cache);
+        text[0] = model->config.bos;
+        for (uint64_t n = 1; n < texts->cols; n++)
+            if (!feed(model, state, cache, text + n - 1, 1, &logits) ||
+                !sample(logits, model->config.vocab, o->temperature, &seed, text + n))
+                return false;
+    }
+    return tokens_save(o->tokens_out, texts);
+}
+
+static bool generate_texts(llama_model *model, const options *o)
+{
+    token_rows texts = { .rows = o->texts, .cols = o->length };
+    llama_state state = { 0 };
+    kv_cache cache = { 0 };
+    if (o->length < 2 || o->length > model->config.positions)
+        return fail("--length: texts of %u tokens; they must have 2 to max_position_embeddings = %u", o->length,
+                    model->config.positions);
+    texts.tokens = allocate(texts.rows * texts.cols, sizeof *texts.tokens);
+    bool done = texts.tokens && state_create(&model->config, o->length, &state) &&
+                cache_create(model->engine.context, &model->config, &o->cache, o->length, &cache) &&
+                draw_texts(model, &state, &cache, o, &texts);
+    cache_free(&cache);
+    state_free(&state);
+    free(texts.tokens);
+    return done;
+}
+
+/* ---------------------------------------------------------------------------------------------- importance ------ */
+
+static bool importance(llama_model *model, const options *o)
+{
+    token_rows texts = { 0 };
+    importance_options with = o->importance;
+    with.seed = o->seed;
+    bool done = load_texts(&model->config, o->tokens, &texts) && importance_write(model, &texts, &with);
+    free(texts.tokens);
+    return done;
+}
+
 /* ---------------------------------------------------------------------------------------------------- main ------ */
 
 static bool load(qem_context *context, const options *o, llama_model *model)
@@ -357,10 +420,18 @@ static bool load(qem_context *context, const options *o, llama_model *model)
     llama_config config;
     bool done = config_load(o->directory, &config);
     if (done && o->rope) config.interleaved = strcmp(o->rope, "interleaved") == 0;
-    done = done && files_open(context, o->directory, o->weights, o->dequantize, &files) &&
+    const bool dense = o->dequantize || is_command(o, "importance");
+    done = done && files_open(context, o->directory, o->weights, dense, &files) &&
            model_load(&files, &config, model);
     files_close(&files);
     return done;
+}
+
+static bool carry_out(llama_model *model, const options *o)
+{
+    if (is_command(o, "perplexity")) return perplexity(model, o);
+    if (is_command(o, "importance")) return importance(model, o);
+    return o->tokens_out ? generate_texts(model, o) : generate(model, o);
 }
 
 static bool run(const options *o)
@@ -373,7 +444,7 @@ static bool run(const options *o)
     if (status != QEM_OK) return fail_library(NULL, status, "context");
     bool done = load(context, o, &model);
     if (done && o->device && strcmp(o->device, "cuda") == 0) done = model_to_device(&model);
-    if (done) done = strcmp(o->command, "perplexity") == 0 ? perplexity(&model, o) : generate(&model, o);
+    if (done) done = carry_out(&model, o);
     model_free(&model);
     qem_context_destroy(&context);
     return done;

@@ -8,23 +8,47 @@
 
 /* ------------------------------------------------------------------------------------------------- loading ------ */
 
-static bool load_layer(model_files *files, const llama_config *c, uint32_t number, llama_layer *layer)
+static weight *layer_matrix(llama_layer *layer, uint32_t number)
 {
+    weight *all[LAYER_MATRICES] = { &layer->q, &layer->k, &layer->v, &layer->o, &layer->gate, &layer->up, &layer->down };
+    return all[number];
+}
+
+uint32_t model_matrix_count(const llama_config *c)
+{
+    return 1 + c->layers * LAYER_MATRICES + (c->tied ? 0 : 1);
+}
+
+weight *model_matrix(llama_model *model, uint32_t number, char name[MATRIX_NAME])
+{
+    static const char *const names[LAYER_MATRICES] = { "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+                                                       "self_attn.o_proj", "mlp.gate_proj",    "mlp.up_proj",
+                                                       "mlp.down_proj" };
+    const uint32_t layer = (number - 1) / LAYER_MATRICES, matrix = (number - 1) % LAYER_MATRICES;
+    if (number == 0) {
+        snprintf(name, MATRIX_NAME, "model.embed_tokens.weight");
+        return &model->embedding;
+    }
+    if (layer == model->config.layers) {
+        snprintf(name, MATRIX_NAME, "lm_head.weight");
+        return &model->output;
+    }
+    snprintf(name, MATRIX_NAME, "model.layers.%u.%s.weight", layer, names[matrix]);
+    return layer_matrix(&model->layers[layer], matrix);
+}
+
+static bool load_layer(model_files *files, uint32_t number, llama_model *model)
+{
+    const llama_config *c = &model->config;
     const uint64_t all = (uint64_t)c->heads * c->head_dim, kv = (uint64_t)c->kv_heads * c->head_dim;
-    const struct {
-        const char *name;
-        uint64_t rows, cols;
-        weight *matrix;
-    } matrices[] = {
-        { "self_attn.q_proj", all, c->hidden, &layer->q },        { "self_attn.k_proj", kv, c->hidden, &layer->k },
-        { "self_attn.v_proj", kv, c->hidden, &layer->v },         { "self_attn.o_proj", c->hidden, all, &layer->o },
-        { "mlp.gate_proj", c->inner, c->hidden, &layer->gate },   { "mlp.up_proj", c->inner, c->hidden, &layer->up },
-        { "mlp.down_proj", c->hidden, c->inner, &layer->down },
-    };
-    char name[96];
-    for (size_t i = 0; i < sizeof matrices / sizeof matrices[0]; i++) {
-        snprintf(name, sizeof name, "model.layers.%u.%s.weight", number, matrices[i].name);
-        if (!files_weight(files, name, matrices[i].rows, matrices[i].cols, matrices[i].matrix)) return false;
+    const uint64_t shapes[LAYER_MATRICES][2] = { { all, c->hidden },      { kv, c->hidden },       { kv, c->hidden },
+                                                 { c->hidden, all },      { c->inner, c->hidden }, { c->inner, c->hidden },
+                                                 { c->hidden, c->inner } };
+    llama_layer *layer = &model->layers[number];
+    char name[MATRIX_NAME];
+    for (uint32_t i = 0; i < LAYER_MATRICES; i++) {
+        weight *matrix = model_matrix(model, 1 + number * LAYER_MATRICES + i, name);
+        if (!files_weight(files, name, shapes[i][0], shapes[i][1], matrix)) return false;
     }
     snprintf(name, sizeof name, "model.layers.%u.input_layernorm.weight", number);
     layer->attention_norm = files_vector(files, name, c->hidden);
@@ -41,7 +65,7 @@ static bool load_tensors(model_files *files, llama_model *model)
     model->norm = files_vector(files, "model.norm.weight", c->hidden);
     model->layers = model->norm ? allocate(c->layers, sizeof *model->layers) : NULL;
     for (uint32_t i = 0; model->layers && i < c->layers; i++)
-        if (!load_layer(files, c, i, &model->layers[i])) return false;
+        if (!load_layer(files, i, model)) return false;
     return model->layers != NULL;
 }
 
@@ -52,15 +76,6 @@ bool model_load(model_files *files, const llama_config *config, llama_model *mod
     model->quantized = files->quantized, model->decoded = files->decoded, model->dense = files->dense;
     model->elements = files->elements, model->bytes = files->bytes;
     return true;
-}
-
-enum { MATRICES = 7 };
-
-static void matrices_of(llama_layer *layer, weight *all[MATRICES])
-{
-    weight *const matrices[MATRICES] = { &layer->q,    &layer->k,  &layer->v,   &layer->o,
-                                         &layer->gate, &layer->up, &layer->down };
-    memcpy(all, matrices, sizeof matrices);
 }
 
 /* Codes stay here too for the embedding alone, whose rows are decoded. */
@@ -81,9 +96,8 @@ bool model_to_device(llama_model *model)
     bool done = to_device(device, &model->output, false, &uploaded);
     if (done && model->config.tied) done = to_device(device, &model->embedding, true, &uploaded);
     for (uint32_t i = 0; done && i < model->config.layers; i++) {
-        weight *all[MATRICES];
-        matrices_of(&model->layers[i], all);
-        for (size_t j = 0; done && j < MATRICES; j++) done = to_device(device, all[j], false, &uploaded);
+        for (uint32_t j = 0; done && j < LAYER_MATRICES; j++)
+            done = to_device(device, layer_matrix(&model->layers[i], j), false, &uploaded);
     }
     return done && !uploaded ? fail("--device cuda: no matrix of the model is quantized") : done;
 }
@@ -92,9 +106,7 @@ void model_free(llama_model *model)
 {
     for (uint32_t i = 0; model->layers && i < model->config.layers; i++) {
         llama_layer *layer = &model->layers[i];
-        weight *all[MATRICES];
-        matrices_of(layer, all);
-        for (size_t j = 0; j < MATRICES; j++) weight_free(all[j]);
+        for (uint32_t j = 0; j < LAYER_MATRICES; j++) weight_free(layer_matrix(layer, j));
         free(layer->attention_norm);
         free(layer->mlp_norm);
     }
@@ -155,7 +167,7 @@ void state_free(llama_state *state)
 
 /* ------------------------------------------------------------------------------------------------- forward ------ */
 
-static void rms_norm(const float *x, const float *scale, float epsilon, uint32_t width, uint32_t count, float *out)
+void rms_norm(const float *x, const float *scale, float epsilon, uint32_t width, uint32_t count, float *out)
 {
     for (uint32_t n = 0; n < count; n++, x += width, out += width) {
         double sum = 0.0;
@@ -165,9 +177,8 @@ static void rms_norm(const float *x, const float *scale, float epsilon, uint32_t
     }
 }
 
-/* Turns the pairs of every head of `count` positions from `first` on. */
-static void rotate(const llama_config *c, const llama_state *state, uint32_t heads, uint32_t first, uint32_t count,
-                   float *rows)
+void rotate(const llama_config *c, const llama_state *state, float direction, uint32_t heads, uint32_t first, uint32_t count,
+            float *rows)
 {
     const uint32_t pairs = c->head_dim / 2;
     const uint32_t step = c->interleaved ? 2 : 1, apart = c->interleaved ? 1 : pairs;
@@ -176,14 +187,15 @@ static void rotate(const llama_config *c, const llama_state *state, uint32_t hea
         const float *cosine = state->cosine + position * pairs, *sine = state->sine + position * pairs;
         for (uint32_t h = 0; h < heads; h++, rows += c->head_dim)
             for (uint32_t i = 0; i < pairs; i++) {
+                const float turn = direction * sine[i];
                 float *a = rows + i * step, *b = a + apart, old = *a;
-                *a = old * cosine[i] - *b * sine[i];
-                *b = old * sine[i] + *b * cosine[i];
+                *a = old * cosine[i] - *b * turn;
+                *b = old * turn + *b * cosine[i];
             }
     }
 }
 
-static void softmax(float *scores, uint32_t count)
+void softmax(float *scores, uint32_t count)
 {
     float greatest = -INFINITY, sum = 0.0f;
     for (uint32_t i = 0; i < count; i++)
@@ -192,9 +204,8 @@ static void softmax(float *scores, uint32_t count)
     for (uint32_t i = 0; i < count; i++) scores[i] /= sum;
 }
 
-/* One head of one position against the `seen` positions up to itself. */
-static void attend(const float *q, const float *keys, const float *values, uint32_t dim, uint32_t width, uint32_t seen,
-                   float *scores, float *out)
+void attend(const float *q, const float *keys, const float *values, uint32_t dim, uint32_t width, uint32_t seen,
+            float *scores, float *out)
 {
     const float factor = 1.0f / sqrtf((float)dim);
     for (uint32_t t = 0; t < seen; t++) {
@@ -218,14 +229,14 @@ static bool attention(llama_model *model, llama_state *state, kv_cache *cache, u
         !weight_apply(&model->engine, &layer->k, state->normed, count, state->k) ||
         !weight_apply(&model->engine, &layer->v, state->normed, count, state->v))
         return false;
-    rotate(c, state, c->heads, first, count, state->q);
-    if (!cache_quantized(cache)) rotate(c, state, c->kv_heads, first, count, state->k);
+    rotate(c, state, 1.0f, c->heads, first, count, state->q);
+    if (!cache_quantized(cache)) rotate(c, state, 1.0f, c->kv_heads, first, count, state->k);
     cache_put(cache, 2 * number, state->k, count);
     cache_put(cache, 2 * number + 1, state->v, count);
     float *keys = cache_rows(cache, 2 * number, count);
     const float *values = keys ? cache_rows(cache, 2 * number + 1, count) : NULL;
     if (!values) return false;
-    if (cache_quantized(cache)) rotate(c, state, c->kv_heads, 0, first + count, keys);
+    if (cache_quantized(cache)) rotate(c, state, 1.0f, c->kv_heads, 0, first + count, keys);
     for (uint32_t n = 0; n < count; n++)
         for (uint32_t h = 0; h < c->heads; h++) {
             const size_t at = ((size_t)n * c->heads + h) * c->head_dim, head = (size_t)(h / shared) * c->head_dim;

@@ -1,4 +1,5 @@
 /* The vocabulary, with SentencePiece's way of merging pairs, and .npy files of tokens. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -308,4 +309,19 @@ bool tokens_load(const char *path, uint32_t vocab, token_rows *rows)
     bool done = bytes && parse_npy(path, bytes, size, vocab, rows);
     free(bytes);
     return done;
+}
+
+bool tokens_save(const char *path, const token_rows *rows)
+{
+    char header[128];
+    const int used = snprintf(header, sizeof header, "{'descr': '<i4', 'fortran_order': False, 'shape': (%llu, %llu), }",
+                              (unsigned long long)rows->rows, (unsigned long long)rows->cols);
+    memset(header + used, ' ', sizeof header - (size_t)used);
+    header[sizeof header - 11] = '\n'; /* magic, version and length have 10 bytes; 128 are aligned as numpy likes it */
+    FILE *stream = fopen(path, "wb");
+    if (!stream) return fail("%s: %s", path, strerror(errno));
+    bool done = fwrite("\x93NUMPY\x01\x00\x76\x00", 1, 10, stream) == 10 && fwrite(header, 1, 118, stream) == 118 &&
+                fwrite(rows->tokens, sizeof *rows->tokens, rows->rows * rows->cols, stream) == rows->rows * rows->cols;
+    done = fclose(stream) == 0 && done;
+    return done ? true : fail("%s: could not be written", path);
 }

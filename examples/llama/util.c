@@ -1,4 +1,4 @@
-/* Error lines, memory, whole files. */
+/* Error lines, memory, random numbers, whole files. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -43,6 +43,15 @@ char *join_path(const char *directory, const char *name)
     char *path = allocate(size, 1);
     if (path) snprintf(path, size, "%s%s%s", directory ? directory : "", directory ? "/" : "", name);
     return path;
+}
+
+/* splitmix64 */
+double draw(uint64_t *seed)
+{
+    uint64_t z = *seed += 0x9E3779B97F4A7C15u;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
 }
 
 /* Reads on until the end; a file needs no size for that. */

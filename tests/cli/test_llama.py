@@ -394,6 +394,132 @@ class Generate(LlamaTest):
             self.refuse(words, "generate", "model", "--prompt", "ab")
 
 
+class Importance(LlamaTest):
+    """Squared gradients against finite differences of the forward pass above."""
+
+    def importance(self, *arguments, out="i.safetensors"):
+        self.llama("importance", "model", "--tokens", "tokens.npy", "-o", out, *arguments)
+        return {name: array_of(t) for name, t in read_safetensors(self.path(out))[0].items()}
+
+    def changed(self, weights, name, at, step):
+        matrix = weights[name].astype(np.float64)
+        matrix[at] += step
+        return {**weights, name: matrix}
+
+    def elements(self, weights, rng, count):
+        """Some elements of every matrix, in the rows of tokens that the texts have."""
+        for name in (n for n in weights if weights[n].ndim == 2):
+            rows = np.unique(self.texts[:, :-1]) if "embed" in name else np.arange(len(weights[name]))
+            for _ in range(count):
+                yield name, (rng.choice(rows), rng.integers(weights[name].shape[1]))
+
+    def test_gradients(self):
+        rng = np.random.default_rng(5)
+        for changes in [{}, {"tie_word_embeddings": True, "rope_interleaved": True, "num_key_value_heads": 1},
+                        {"head_dim": 12, "num_key_value_heads": 4, "num_hidden_layers": 1, "intermediate_size": 20}]:
+            config, weights = self.model(**changes)
+            self.texts = rng.integers(0, config["vocab_size"], (2, 14)).astype(np.int32)
+            self.save("tokens.npy", self.texts)
+            found = self.importance("--draws", "0", "--smoothing", "0")
+            self.assertEqual({n: w.shape for n, w in weights.items() if w.ndim == 2},
+                             {n: w.shape for n, w in found.items()})
+            self.assertEqual({w.dtype for w in found.values()}, {np.dtype(np.float32)})
+            for name, at in self.elements(weights, rng, 4):
+                slopes = [13 * (nll_of(config, self.changed(weights, name, at, 1e-4), text[None]) -
+                                nll_of(config, self.changed(weights, name, at, -1e-4), text[None])) / 2e-4
+                          for text in self.texts]
+                expected = (slopes[0] ** 2 + slopes[1] ** 2) / 26
+                self.assertLess(abs(found[name][at] ** 0.5 - expected ** 0.5), 2e-4 * (1e-2 + expected ** 0.5),
+                                (changes, name, at, found[name][at], expected))
+
+    def test_labels_are_drawn_from_the_model(self):
+        """The mean over labels is known: sum over them of p * (d log p)^2, position by position."""
+        config, weights = self.model(tie_word_embeddings=True, num_hidden_layers=1)
+        self.texts = self.texts[:1, :6]
+        self.save("tokens.npy", self.texts)
+        found = self.importance("--draws", "1500", "--smoothing", "0")
+        tokens, rng, ratios = self.texts[0, :-1], np.random.default_rng(6), []
+        logits = logits_of(config, weights, tokens)
+        p = np.exp(logits - logits.max(-1, keepdims=True))
+        p /= p.sum(-1, keepdims=True)
+        for name, at in self.elements(weights, rng, 4):
+            slope = (logits_of(config, self.changed(weights, name, at, 1e-4), tokens) -
+                     logits_of(config, self.changed(weights, name, at, -1e-4), tokens)) / 2e-4
+            slope -= (p * slope).sum(-1, keepdims=True)
+            ratios.append(found[name][at] / ((p * slope ** 2).sum() / 5))
+        self.assertLess(max(abs(np.array(ratios) - 1)), 0.35, ratios)
+        self.assertLess(abs(np.mean(ratios) - 1), 0.08, ratios)
+
+    def test_seed_smoothing_and_codes(self):
+        self.model()
+        plain = self.importance("--draws", "2", "--smoothing", "0")
+        first = self.read("i.safetensors")
+        self.importance("--draws", "2", "--smoothing", "0", "--threads", "1")
+        self.assertEqual(self.read("i.safetensors"), first)
+        self.importance("--draws", "2", "--smoothing", "0", "--seed", "1")
+        self.assertNotEqual(self.read("i.safetensors"), first)
+        for name, smooth in self.importance("--draws", "2", "--smoothing", "0.25").items():
+            self.assertTrue(np.allclose(smooth, 0.75 * plain[name] + 0.25 * plain[name].mean(), rtol=1e-5), name)
+        self.qem("quantize", "model/model.safetensors", "-o", "q.safetensors", "--method", "lloydmax", "--k", "16")
+        self.qem("dequantize", "q.safetensors", "-o", "back.safetensors")
+        codes = self.importance("--draws", "2", "--weights", "q.safetensors")
+        decoded = self.importance("--draws", "2", "--weights", "back.safetensors")
+        self.assertTrue(all((codes[name] == decoded[name]).all() for name in codes))
+        self.assertFalse(np.allclose(codes["lm_head.weight"], plain["lm_head.weight"]))
+
+    def test_errors(self):
+        _, weights = self.model()
+        call = ("importance", "model", "--tokens", "tokens.npy", "-o", "i.safetensors")
+        for words, *arguments in [(["-o"], *call[:4]), (["--tokens"], *call[:2], *call[4:]),
+                                  (["--draws"], *call, "--draws", "-1"), (["--smoothing"], *call, "--smoothing", "1.5"),
+                                  (["directory"], call[0], *call[2:])]:
+            self.refuse(words, *arguments, code=2)
+        self.refuse(["nowhere"], *call[:5], "nowhere/i.safetensors")
+        self.save("one.npy", self.texts[:, :1])
+        self.refuse(["one.npy", "2 to"], "importance", "model", "--tokens", "one.npy", *call[4:])
+        self.model(tensors=lambda w: {**w, "lm_head.weight": w["lm_head.weight"] * np.float32("inf")})
+        self.refuse(["not finite"], *call)
+        self.assertFalse(os.path.exists(self.path("i.safetensors")))
+
+
+class Texts(LlamaTest):
+    def texts_of(self, *arguments):
+        self.assertEqual(self.llama("generate", "model", "--tokens-out", "t.npy", *arguments), b"")
+        return np.load(self.path("t.npy"))
+
+    def test_texts(self):
+        config, weights = self.model()
+        call = ("--texts", "5", "--length", "30", "--temperature", "1")
+        drawn = self.texts_of(*call)
+        self.assertEqual((drawn.shape, drawn.dtype, set(drawn[:, 0])), ((5, 30), np.int32, {1}))
+        self.assertTrue(((drawn >= 0) & (drawn < config["vocab_size"])).all())
+        self.assertEqual(len(np.unique(drawn, axis=0)), 5)
+        self.assertTrue((self.texts_of(*call) == drawn).all())
+        self.assertFalse((self.texts_of(*call, "--seed", "1") == drawn).all())
+        greedy = self.texts_of("--texts", "2", "--length", "64")
+        for n in range(63): # ends do not end a text
+            self.assertEqual(greedy[1, n + 1], logits_of(config, weights, greedy[0, :n + 1])[-1].argmax())
+        self.perplexity("model", "--tokens", "t.npy")
+
+    def test_drawn_as_likely_as_the_model_says(self):
+        config, weights = self.model()
+        second = self.texts_of("--texts", "3000", "--length", "2", "--temperature", "1")[:, 1]
+        logits = logits_of(config, weights, np.array([1]))[0]
+        p = np.exp(logits - logits.max())
+        p /= p.sum()
+        often = p > 0.01
+        self.assertGreater(often.sum(), 5)
+        counts = np.bincount(second, minlength=len(p))[often]
+        self.assertLess(abs(counts - 3000 * p[often]).max() / (3000 * p[often].max()) ** 0.5, 5)
+
+    def test_errors(self):
+        self.model()
+        for words, code, *arguments in [(["--length", "1 token"], 1, "--length", "1"), (["--length", "65"], 1, "--length", "65"),
+                                        (["--prompt"], 2, "--prompt", "a"), (["--texts"], 2, "--texts", "0")]:
+            self.refuse(words, "generate", "model", "--tokens-out", "t.npy", *arguments, code=code)
+        self.refuse(["nowhere"], "generate", "model", "--tokens-out", "nowhere/t.npy", "--length", "9")
+
+
 class Damaged(LlamaTest):
     call = ("perplexity", "model", "--tokens", "tokens.npy")
 
