@@ -7,7 +7,7 @@
  *     weights.c tensors of a model, dense or quantized, and products with them
  *     cache.c   keys and values of earlier positions, exact or quantized
  *     model.c   the forward pass
- *     gradient.c    the backward pass
+ *     gradient.c  the backward pass
  *     importance.c  how much each weight matters: squared gradients
  *     text.c    vocabulary and token files
  *     main.c    the command line
