@@ -8,7 +8,7 @@
  *     device.c  quantized matrices and products with them on a GPU (device_absent.c: without CUDA)
  *     cache.c   keys and values of earlier positions, exact or quantized
  *     model.c   the forward pass
- *     gradient.c    the backward pass
+ *     gradient.c  the backward pass
  *     importance.c  how much each weight matters: squared gradients
  *     text.c    vocabulary and token files
  *     main.c    the command line

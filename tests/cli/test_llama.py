@@ -437,7 +437,7 @@ class Importance(LlamaTest):
         config, weights = self.model(tie_word_embeddings=True, num_hidden_layers=1)
         self.texts = self.texts[:1, :6]
         self.save("tokens.npy", self.texts)
-        found = self.importance("--draws", "1500", "--smoothing", "0")
+        found = self.importance("--draws", "800", "--smoothing", "0")
         tokens, rng, ratios = self.texts[0, :-1], np.random.default_rng(6), []
         logits = logits_of(config, weights, tokens)
         p = np.exp(logits - logits.max(-1, keepdims=True))
@@ -447,8 +447,8 @@ class Importance(LlamaTest):
                      logits_of(config, self.changed(weights, name, at, -1e-4), tokens)) / 2e-4
             slope -= (p * slope).sum(-1, keepdims=True)
             ratios.append(found[name][at] / ((p * slope ** 2).sum() / 5))
-        self.assertLess(max(abs(np.array(ratios) - 1)), 0.35, ratios)
-        self.assertLess(abs(np.mean(ratios) - 1), 0.08, ratios)
+        self.assertLess(max(abs(np.array(ratios) - 1)), 0.45, ratios)
+        self.assertLess(abs(np.mean(ratios) - 1), 0.1, ratios)
 
     def test_seed_smoothing_and_codes(self):
         self.model()
@@ -503,14 +503,14 @@ class Texts(LlamaTest):
 
     def test_drawn_as_likely_as_the_model_says(self):
         config, weights = self.model()
-        second = self.texts_of("--texts", "3000", "--length", "2", "--temperature", "1")[:, 1]
+        second = self.texts_of("--texts", "1500", "--length", "2", "--temperature", "1")[:, 1]
         logits = logits_of(config, weights, np.array([1]))[0]
         p = np.exp(logits - logits.max())
         p /= p.sum()
         often = p > 0.01
         self.assertGreater(often.sum(), 5)
         counts = np.bincount(second, minlength=len(p))[often]
-        self.assertLess(abs(counts - 3000 * p[often]).max() / (3000 * p[often].max()) ** 0.5, 5)
+        self.assertLess(abs(counts - 1500 * p[often]).max() / (1500 * p[often].max()) ** 0.5, 5)
 
     def test_errors(self):
         self.model()
