@@ -23,7 +23,7 @@ NONE = "not quantized"
 
 def quantize(lab, linear, arguments, output):
     """All calls of `qem quantize` are this one: every matrix of the file gets the same budget. -> the report"""
-    return lab.quantize(linear, arguments, output)
+    return lab.quantize(linear, [*arguments, "--uniform"], output)
 
 
 def measure(lab, subject, linear, energy, method, bits):
