@@ -45,7 +45,8 @@ nearest is their paraphrase; the pairs are easy, only the coarsest weights lose 
 reactions): every 7th token is masked, three copies of a reaction with different masks; a forward pass in numpy, float64.
 Tokens in square brackets and `>>` are not masked: the model gives them almost no probability, it seems never to have been
 asked for them. *perplexity*: of the right tokens. *KL divergence*: mean, of the quantized model's distribution from the
-original's. *same token*: the likeliest token is the original's. *right token*: it is the one that stood there.""",
+original's. The perplexity may fall below the original's, which is too sure of its errors; the divergence counts
+every change. *same token*: the likeliest token is the original's. *right token*: it is the one that stood there.""",
 }
 LIMITS = """
 ## What is not here
@@ -148,7 +149,8 @@ def section(rows, subject):
     yield ABOUT[subject.name]
     yield f"\n{conclusion(rows, subject)}\n"
     yield from table(rows, subject)
-    notes = list(unreached(rows))
+    absent = [f"{rate:g}" for rate in points.RATES if not tables.where(rows, budget=rate)]
+    notes = list(unreached(rows)) + ([f"- not measured: {', '.join(absent)} bits"] if absent else [])
     if notes:
         yield ""
         yield from notes
