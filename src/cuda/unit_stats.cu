@@ -67,7 +67,7 @@ static __device__ __forceinline__ double load(const stats_job &job, uint64_t row
 }
 
 /* A team of 8 threads makes a part: its rows one after another, each by lanes. */
-static __global__ void __launch_bounds__(QEM_CUDA_THREADS) sum_runs(stats_job job, moments *parts)
+static __global__ void __launch_bounds__(QEM_CUDA_THREADS, 4) sum_runs(stats_job job, moments *parts)
 {
     for (uint64_t round = 0; round < qem_team_rounds(job.parts); round++) {
         const uint64_t part = qem_team(round);
@@ -88,7 +88,7 @@ static __global__ void __launch_bounds__(QEM_CUDA_THREADS) sum_runs(stats_job jo
 }
 
 /* A thread makes a part; neighbours have neighbouring columns. */
-static __global__ void __launch_bounds__(QEM_CUDA_THREADS) sum_columns(stats_job job, moments *parts)
+static __global__ void __launch_bounds__(QEM_CUDA_THREADS, 4) sum_columns(stats_job job, moments *parts)
 {
     for (uint64_t part = qem_cuda_first(); part < job.parts; part += qem_cuda_stride()) {
         const uint64_t first = part / job.cols * job.group, col = part % job.cols;
@@ -112,7 +112,7 @@ struct unit_tables {
 };
 
 /* Unit u is the sum of the parts u * inner + i * outer, i < count; blocks are narrower at the end of a row. */
-static __global__ void __launch_bounds__(QEM_CUDA_THREADS)
+static __global__ void __launch_bounds__(QEM_CUDA_THREADS, 4)
     add_parts(const moments *parts, uint64_t units, uint64_t inner, uint64_t outer, uint64_t count, uint64_t elements,
               uint64_t of_row, uint64_t last_elements, unit_tables out)
 {

@@ -90,7 +90,7 @@ TEST(CudaPrimitives, UnitStatistics)
 TEST(CudaPrimitives, UnitStatisticsInParts)
 {
     Random random(2);
-    for (const Shape &s : { Shape{ 2, 33001 }, Shape{ 2500, 3 }, Shape{ 1025, 17 } }) {
+    for (const Shape &s : { Shape{ 2, 33001 }, Shape{ 1300, 7 } }) {
         const std::vector<float> x = values(random, Pattern::normal, s.rows * s.cols);
         for (const qem_axis axis : { QEM_AXIS_TENSOR, QEM_AXIS_ROW, QEM_AXIS_COLUMN })
             both(label(Pattern::normal, s), [&](const Primitives &p) -> std::vector<double> {
@@ -158,12 +158,12 @@ TEST(CudaPrimitives, SearchBlockScales)
 {
     Random random(5);
     for (const Pattern pattern : all_patterns)
-        for (const uint32_t bits : { 1u, 2u, 4u, 6u, 8u })
-            for (const uint64_t k : { 1, 2, 7, 16, 100, 1500 }) {
+        for (const uint32_t bits : { 1u, 4u, 6u, 8u })
+            for (const uint64_t k : { 1, 2, 16, 1500 }) {
                 const Shape s = shapes[below(random, 6)];
                 const uint64_t n = s.rows * s.cols, block = below(random, 3) ? 1 + below(random, 40) : 600;
                 const uint64_t units = units_of(QEM_AXIS_BLOCK, block, s), per_super = bits == 1 ? 1 : 1 + below(random, 5);
-                if (k > 100 && n > 200) continue;
+                if ((k > 100 || bits > 4) && n > 500) continue;
                 const std::vector<float> x = values(random, pattern, n);
                 std::vector<float> w = weights(random, n), levels = values(random, Pattern::normal, k);
                 if (below(random, 3) == 0) std::fill(w.begin(), w.begin() + static_cast<long>(n / 2), 0.0f);
@@ -195,7 +195,7 @@ TEST(CudaPrimitives, Outliers)
             const std::vector<float> x = values(random, pattern, n), mean = values(random, pattern, s.cols);
             std::vector<float> inverse = weights(random, s.cols);
             if (below(random, 2)) inverse[0] = INFINITY;
-            for (const uint64_t count : { uint64_t(0), uint64_t(1), n / 50, n / 2, n, n + 5, UINT64_MAX })
+            for (const uint64_t count : { uint64_t(0), uint64_t(1), n / 50, n / 2, n + 5, UINT64_MAX })
                 both(label(pattern, s) + ", " + std::to_string(count) + " wanted", [&](const Primitives &p) {
                     const Floats a(p, x);
                     std::vector<uint64_t> index(n + 1, 77);
