@@ -80,7 +80,8 @@ TEST(CudaPrimitives, UnitStatistics)
                     p.must(p->standardized_stats(p, a.get(), s.rows, s.cols, steps.steps.data(),
                                                  static_cast<uint32_t>(steps.steps.size()), axis, block, least.data(),
                                                  greatest.data(), mean.data(), square.data()));
-                    p.must(p->unit_stats(p, a.get(), s.rows, s.cols, axis, block, nullptr, nullptr, mean_alone.data(), nullptr));
+                    p.must(p->unit_stats(p, a.get(), s.rows, s.cols, axis, block, nullptr, nullptr, mean_alone.data(),
+                                         nullptr));
                     return Bytes().add(least).add(greatest).add(mean).add(square).add(mean_alone);
                 });
             }
@@ -110,7 +111,8 @@ TEST(CudaPrimitives, StandardizeAndWeigh)
         for (const Shape &s : shapes)
             for (int kind = 0; kind < step_kinds; kind++) {
                 const uint64_t n = s.rows * s.cols, importance_rows = below(random, 2) ? 1 : s.rows;
-                const std::vector<float> x = values(random, pattern, n), importance = weights(random, importance_rows * s.cols);
+                const std::vector<float> x = values(random, pattern, n),
+                                         importance = weights(random, importance_rows * s.cols);
                 Steps steps;
                 make_steps(random, kind, s, &steps);
                 const qem_decode_affine *list = steps.steps.data();
@@ -175,12 +177,13 @@ TEST(CudaPrimitives, SearchBlockScales)
                          const Floats a(p, x), b(p, w);
                          std::vector<uint8_t> q(units), weighted(units), alone(units);
                          std::vector<double> error(units), weighted_error(units);
-                         p.must(p->search_block_scales(p, a.get(), nullptr, s.rows, s.cols, block, bits, per_super, supers.data(),
-                                                       levels.data(), k, q.data(), error.data()));
-                         p.must(p->search_block_scales(p, a.get(), b.get(), s.rows, s.cols, block, bits, per_super, supers.data(),
-                                                       levels.data(), k, weighted.data(), weighted_error.data()));
-                         p.must(p->search_block_scales(p, a.get(), b.get(), s.rows, s.cols, block, bits, per_super, supers.data(),
-                                                       levels.data(), k, alone.data(), nullptr));
+                         p.must(p->search_block_scales(p, a.get(), nullptr, s.rows, s.cols, block, bits, per_super,
+                                                       supers.data(), levels.data(), k, q.data(), error.data()));
+                         p.must(p->search_block_scales(p, a.get(), b.get(), s.rows, s.cols, block, bits, per_super,
+                                                       supers.data(), levels.data(), k, weighted.data(),
+                                                       weighted_error.data()));
+                         p.must(p->search_block_scales(p, a.get(), b.get(), s.rows, s.cols, block, bits, per_super,
+                                                       supers.data(), levels.data(), k, alone.data(), nullptr));
                          return Bytes().add(q).add(error).add(weighted).add(weighted_error).add(alone);
                      });
             }
@@ -200,10 +203,10 @@ TEST(CudaPrimitives, Outliers)
                     const Floats a(p, x);
                     std::vector<uint64_t> index(n + 1, 77);
                     uint64_t found, counted;
-                    p.must(p->select_outliers(p, a.get(), s.rows, s.cols, mean.data(), inverse.data(), count, 0.25f, index.data(),
-                                              &found));
-                    p.must(p->select_outliers(p, a.get(), s.rows, s.cols, mean.data(), inverse.data(), count, 0.25f, nullptr,
-                                              &counted));
+                    p.must(p->select_outliers(p, a.get(), s.rows, s.cols, mean.data(), inverse.data(), count, 0.25f,
+                                              index.data(), &found));
+                    p.must(p->select_outliers(p, a.get(), s.rows, s.cols, mean.data(), inverse.data(), count, 0.25f,
+                                              nullptr, &counted));
                     index.push_back(found);
                     index.push_back(counted);
                     return index;
