@@ -130,6 +130,10 @@ typedef struct qem_context qem_context;
 /*
  * Makes a context. `params` may be NULL for the defaults. On success *context is owned by the caller, who ends it with
  * qem_context_destroy. Errors: ARGUMENT, MEMORY, NO_DEVICE, ISA; *context is then NULL, and qem_status_string is the text.
+ * QEM_DEVICE_CUDA: the functions that take the context compute on GPU 0, on a stream of the context's own, with the same results
+ * to the last bit, and return when these are there; all outputs lie in host memory, artifacts too. qem_matmul is
+ * UNSUPPORTED there. Memory of the device that cannot be had is MEMORY, another failure of the CUDA runtime INTERNAL. The
+ * current device of the calling thread is the same after a call as before it.
  */
 QEM_API qem_status qem_context_create(const qem_context_params *params, qem_context **context);
 
@@ -193,6 +197,8 @@ QEM_API const char *qem_dtype_name(qem_dtype dtype);
  * A matrix that belongs to the caller and is only read. Element (i,j) lies at
  * (char *)data + (i*row_stride + j*col_stride) * qem_dtype_size(dtype), except for files whose row pitch is no multiple of
  * the element (bvecs): then row_pitch_bytes, when not 0, replaces row_stride. data needs no alignment.
+ * With a context of QEM_DEVICE_CUDA the matrix may also lie in device memory of its GPU, aligned to its element and
+ * complete before the call, which waits for no other stream.
  * dtype: F32, F16, BF16, F64 or U8. Computation is in f32; an F64 value beyond the range of f32 is QEM_ERR_DATA.
  * rows, cols >= 1; rows*cols < 2^48; rows*ceil(cols/dim) < 2^32 for every recipe applied to it.
  */

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #define LEAST_BLOCK ((uint64_t)1 << 17)
-#define MOST_KEPT ((uint64_t)64 << 20) /* bytes of scratch that a context keeps between calls */
+#define MOST_KEPT   ((uint64_t)64 << 20) /* bytes of scratch that a context keeps between calls */
 
 /* ---- the table ---- */
 
@@ -149,7 +149,8 @@ static void free_blocks(qem_cuda_state *state, uint32_t down_to)
     while (state->block_count > down_to) (void)cudaFree(state->block[--state->block_count].memory);
 }
 
-/* Ends the blocks that were made since. The outermost call keeps one, if that was enough, or lets the next one make one that is. */
+/* Ends the blocks that were made since. The outermost call keeps one, if that was enough, or lets the next one make one
+ * that is. */
 qem_cuda_call::~qem_cuda_call()
 {
     uint64_t bytes = 0;
@@ -171,7 +172,8 @@ static qem_status add_block(qem_context *context, qem_cuda_state *state, uint64_
 {
     qem_cuda_block block = { nullptr, bytes, 0 };
     void *memory;
-    if (state->block_count == QEM_CUDA_MOST_BLOCKS) return qem_fail(context, QEM_ERR_INTERNAL, "too many blocks of scratch");
+    if (state->block_count == QEM_CUDA_MOST_BLOCKS)
+        return qem_fail(context, QEM_ERR_INTERNAL, "too many blocks of scratch");
     const uint64_t least = state->block_count ? 2 * state->block[state->block_count - 1].bytes : state->wanted;
     if (block.bytes < LEAST_BLOCK) block.bytes = LEAST_BLOCK;
     if (block.bytes < least) block.bytes = least < MOST_KEPT ? least : MOST_KEPT;
@@ -186,8 +188,8 @@ qem_status qem_cuda_call::take_bytes(uint64_t count, uint64_t size, void **memor
 {
     *memory = nullptr;
     if (count > (UINT64_MAX / 4) / size)
-        return qem_fail(context, QEM_ERR_MEMORY, "%llu x %llu bytes of scratch do not fit on the GPU", (unsigned long long)count,
-                        (unsigned long long)size);
+        return qem_fail(context, QEM_ERR_MEMORY, "%llu x %llu bytes of scratch do not fit on the GPU",
+                        (unsigned long long)count, (unsigned long long)size);
     const uint64_t asked = count > 0 && size > 0 ? count * size : 1;
     const uint64_t bytes = (asked + QEM_CUDA_ALIGNMENT - 1) / QEM_CUDA_ALIGNMENT * QEM_CUDA_ALIGNMENT;
     const qem_cuda_block *last = state->block_count ? &state->block[state->block_count - 1] : nullptr;
@@ -211,12 +213,15 @@ uint32_t qem_cuda_call::blocks(uint64_t items, uint64_t per_block) const
     return (uint32_t)(needed < at_once ? needed : at_once);
 }
 
-/* Pageable host memory is read before the call of the runtime returns, so the caller may change it then. */
+/* Pageable host memory is read before the call of the runtime returns, so that the caller may change it then; pinned
+ * memory, as the context's allocator may give it, is read later. */
 qem_status qem_cuda_call::to_device(void *device, const void *host, uint64_t bytes)
 {
-    if (bytes)
-        QEM_CUDA_TRY(context, cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream), "copying to the GPU");
-    return QEM_OK;
+    cudaPointerAttributes attributes;
+    if (bytes == 0) return QEM_OK;
+    QEM_CUDA_TRY(context, cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream), "copying to the GPU");
+    QEM_CUDA_TRY(context, cudaPointerGetAttributes(&attributes, host), "copying to the GPU");
+    return attributes.type == cudaMemoryTypeUnregistered ? QEM_OK : wait();
 }
 
 qem_status qem_cuda_call::to_host(void *host, const void *device, uint64_t bytes)
@@ -276,8 +281,7 @@ qem_status qem_cuda_to_device(qem_context *context, void *device, const void *ho
 {
     qem_cuda_call call(context);
     QEM_TRY(call.status);
-    QEM_TRY(call.to_device(device, host, bytes));
-    return call.wait(); /* the host memory may be pinned */
+    return call.to_device(device, host, bytes);
 }
 
 qem_status qem_cuda_to_host(qem_context *context, void *host, const void *device, uint64_t bytes)

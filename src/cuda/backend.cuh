@@ -1,7 +1,7 @@
 /*
- * The primitives of backend.h on a GPU, and what they share: the state of a context, scratch, launches. Each primitive lives in
- * the file of its kernels; backend.cu lists them in the table. All work goes into the context's own stream, in order; what is
- * launched is only waited for where host memory is written. A primitive begins with a qem_cuda_call.
+ * The primitives of backend.h on a GPU, and what they share: the state of a context, scratch, launches. Each primitive
+ * lives in the file of its kernels; backend.cu lists them in the table. All work goes into the context's own stream, in
+ * order; what is launched is only waited for where host memory is written. A primitive begins with a qem_cuda_call.
  *
  * Results are those of the CPU's primitives to the last bit: integers, fixed point, and float operations in the order that
  * backend.h and src/cpu give.
@@ -16,7 +16,7 @@ extern "C" {
 extern const qem_backend qem_cuda_backend;
 }
 
-#define QEM_CUDA_THREADS 256   /* of a block, where nothing else decides */
+#define QEM_CUDA_THREADS     256 /* of a block, where nothing else decides */
 #define QEM_CUDA_MOST_BLOCKS 32
 
 /* Device memory that is handed out from its beginning on. */
@@ -30,16 +30,16 @@ struct qem_cuda_state {
     int device;
     cudaStream_t stream;
     uint32_t processors, threads_per_processor;
-    uint32_t most_shared; /* bytes of shared memory that a block may ask for */
+    uint32_t most_shared;                       /* bytes of shared memory that a block may ask for */
     qem_cuda_block block[QEM_CUDA_MOST_BLOCKS]; /* scratch; the first one is kept between calls, if it is small */
     uint32_t block_count;
-    uint64_t wanted;      /* bytes the first block should have */
-    uint32_t depth;       /* calls, one in the other */
+    uint64_t wanted; /* bytes the first block should have */
+    uint32_t depth;  /* calls, one in the other */
 };
 
 /*
- * One call of a primitive: the context's device is current while it lives, and scratch taken from it ends with it. Scratch may
- * be used again by the next call at once, because all work is in one stream. Calls nest.
+ * One call of a primitive: the context's device is current while it lives, and scratch taken from it ends with it. Scratch
+ * may be used again by the next call at once, because all work is in one stream. Calls nest.
  *
  *     qem_cuda_call call(context);
  *     float *sums;
@@ -98,8 +98,14 @@ private:
 };
 
 /* Item of a thread in a loop over all of them: for (uint64_t i = qem_cuda_first(); i < count; i += qem_cuda_stride()) */
-__device__ __forceinline__ uint64_t qem_cuda_first() { return (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; }
-__device__ __forceinline__ uint64_t qem_cuda_stride() { return (uint64_t)gridDim.x * blockDim.x; }
+__device__ __forceinline__ uint64_t qem_cuda_first()
+{
+    return (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
+}
+__device__ __forceinline__ uint64_t qem_cuda_stride()
+{
+    return (uint64_t)gridDim.x * blockDim.x;
+}
 
 /* ---- the primitives ---- */
 
@@ -170,8 +176,8 @@ qem_status qem_cuda_cross_product(qem_context *context, const float *a, const fl
 qem_status qem_cuda_pack(qem_context *context, const uint32_t *labels, uint64_t count, uint32_t bits, uint8_t *stream);
 qem_status qem_cuda_decode(qem_context *context, const qem_decode_args *args);
 qem_status qem_cuda_open_artifact(qem_context *context, const qem_artifact *artifact, void **opened);
-qem_status qem_cuda_decode_artifact(qem_context *context, void *opened, uint64_t row_begin, uint64_t row_end, qem_dtype dtype,
-                                    void *out, uint64_t row_stride, int *overflow);
+qem_status qem_cuda_decode_artifact(qem_context *context, void *opened, uint64_t row_begin, uint64_t row_end,
+                                    qem_dtype dtype, void *out, uint64_t row_stride, int *overflow);
 void qem_cuda_close_artifact(qem_context *context, void *opened);
 qem_status qem_cuda_error_sums(qem_context *context, const float *x, const float *y, uint64_t count, qem_error_sums *sums);
 qem_status qem_cuda_sum(qem_context *context, const float *x, uint64_t count, double center, double *sum, double *squared);

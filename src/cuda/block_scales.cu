@@ -1,7 +1,7 @@
 /*
- * The scales of blocks: the best integer scale of every block against a scalar codebook, where all candidates are tried, and the
- * scale that fits what codes stand for by least squares. As in cpu/scale_search.c, each block is brought to a largest magnitude
- * below 1 by a power of two, and so are its weights, so that f32 is enough whatever the size of the data.
+ * The scales of blocks: the best integer scale of every block against a scalar codebook, where all candidates are tried,
+ * and the scale that fits what codes stand for by least squares. As in cpu/scale_search.c, each block is brought to a
+ * largest magnitude below 1 by a power of two, and so are its weights, so that f32 is enough whatever the size of the data.
  */
 #include "lanes.cuh"
 
@@ -10,15 +10,15 @@
 #include "../core/threshold.h"
 
 #define MOST_CANDIDATES 256
-#define RUN 256           /* elements of a block that are summed in f32; runs are added in double */
-#define SHARED_LEVELS 1024
-#define NOTHING INT32_MIN /* exponent of a block of zeros */
+#define RUN             256 /* elements of a block that are summed in f32; runs are added in double */
+#define SHARED_LEVELS   1024
+#define NOTHING         INT32_MIN /* exponent of a block of zeros */
 
 struct search_job {
     const float *x, *weight; /* weight may be NULL */
     uint64_t cols, block, of_row, units, per_super;
-    uint32_t steps;          /* candidates are 0 .. steps */
-    uint32_t team;           /* threads of a unit, a power of two that is not below steps + 1 */
+    uint32_t steps; /* candidates are 0 .. steps */
+    uint32_t team;  /* threads of a unit, a power of two that is not below steps + 1 */
     const float *supers;
     const float *threshold, *level; /* [size]: z at or above threshold[i] takes level i or a higher one */
     uint32_t size;                  /* a power of two */
@@ -127,9 +127,9 @@ static __device__ __forceinline__ double error_of(const search_job &job, uint64_
     return total == total ? total : (double)INFINITY; /* of a scale beyond f32: never the least */
 }
 
-/* Threads of a team are the candidates of a unit, and all read the same element at once: from L1, after the first. The least
- * error, and of equal ones the first, is found in shared memory.
- * Bytes: the matrix and the weights once, 9 to 17 a unit; (2 + 2 log2 of the levels) instructions an element and candidate. */
+/* Threads of a team are the candidates of a unit, and all read the same element at once: from L1, after the first. The
+ * least error, and of equal ones the first, is found in shared memory. Bytes: the matrix and the weights once, 9 to 17 a
+ * unit; (2 + 2 log2 of the levels) instructions an element and candidate. */
 static __global__ void __launch_bounds__(MOST_CANDIDATES) search(search_job job)
 {
     QEM_SHARED(double, total, [MOST_CANDIDATES]);
@@ -149,8 +149,8 @@ static __global__ void __launch_bounds__(MOST_CANDIDATES) search(search_job job)
     for (uint64_t first = (uint64_t)blockIdx.x * teams; first < job.units; first += (uint64_t)gridDim.x * teams) {
         const uint64_t unit = first + threadIdx.x / job.team;
         const bool is_searched = unit < job.units && job.exponent[unit] != NOTHING;
-        total[threadIdx.x] = is_searched && candidate <= job.steps ? error_of(job, unit, candidate, thresholds, levels)
-                                                                   : (double)INFINITY;
+        total[threadIdx.x] =
+            is_searched && candidate <= job.steps ? error_of(job, unit, candidate, thresholds, levels) : (double)INFINITY;
         index[threadIdx.x] = candidate;
         for (uint32_t by = job.team / 2; by > 0; by /= 2) {
             __syncthreads();
@@ -203,9 +203,9 @@ static qem_status take_units(qem_cuda_call &call, const float *supers, search_jo
     return call.take(job->units, &job->error);
 }
 
-qem_status qem_cuda_search_block_scales(qem_context *context, const float *x, const float *weight, uint64_t rows, uint64_t cols,
-                                        uint64_t block, uint32_t bits, uint64_t per_super, const float *supers,
-                                        const float *levels, uint64_t k, uint8_t *q, double *error)
+qem_status qem_cuda_search_block_scales(qem_context *context, const float *x, const float *weight, uint64_t rows,
+                                        uint64_t cols, uint64_t block, uint32_t bits, uint64_t per_super,
+                                        const float *supers, const float *levels, uint64_t k, uint8_t *q, double *error)
 {
     qem_cuda_call call(context);
     search_job job = search_job();
@@ -221,10 +221,10 @@ qem_status qem_cuda_search_block_scales(qem_context *context, const float *x, co
     job.steps = job.team - 1;
     QEM_TRY(put_levels(call, levels, k, &job));
     QEM_TRY(take_units(call, supers, &job));
-    QEM_TRY(call.launch(QEM_LAUNCH(find_exponents, call.blocks(job.units, QEM_CUDA_THREADS / QEM_LANES), QEM_CUDA_THREADS, 0,
-                                   call.stream, job)));
-    QEM_TRY(call.launch(QEM_LAUNCH(search, call.blocks(job.units, MOST_CANDIDATES / job.team), MOST_CANDIDATES, 0, call.stream,
-                                   job)));
+    QEM_TRY(call.launch(QEM_LAUNCH(find_exponents, call.blocks(job.units, QEM_CUDA_THREADS / QEM_LANES), QEM_CUDA_THREADS,
+                                   0, call.stream, job)));
+    QEM_TRY(call.launch(
+        QEM_LAUNCH(search, call.blocks(job.units, MOST_CANDIDATES / job.team), MOST_CANDIDATES, 0, call.stream, job)));
     QEM_TRY(call.to_host(q, job.q, job.units));
     return error ? call.to_host(error, job.error, job.units * sizeof *error) : QEM_OK;
 }
@@ -234,8 +234,8 @@ qem_status qem_cuda_search_block_scales(qem_context *context, const float *x, co
 /* A thread makes the scale of a block, whose elements it adds in order; lines stay in L1 from one element to the next.
  * Bytes: 8 to 12 an element, 4 a block: the minimum. */
 static __global__ void __launch_bounds__(QEM_CUDA_THREADS)
-    fit(const float *x, const float *coded, const float *weight, uint64_t cols, uint64_t block, uint64_t of_row, uint64_t units,
-        float *scale)
+    fit(const float *x, const float *coded, const float *weight, uint64_t cols, uint64_t block, uint64_t of_row,
+        uint64_t units, float *scale)
 {
     for (uint64_t unit = qem_cuda_first(); unit < units; unit += qem_cuda_stride()) {
         const uint64_t row = unit / of_row, first = (unit - row * of_row) * block;
@@ -250,15 +250,15 @@ static __global__ void __launch_bounds__(QEM_CUDA_THREADS)
     }
 }
 
-qem_status qem_cuda_fit_block_scales(qem_context *context, const float *x, const float *coded, const float *weight, uint64_t rows,
-                                     uint64_t cols, uint64_t block, float *scale)
+qem_status qem_cuda_fit_block_scales(qem_context *context, const float *x, const float *coded, const float *weight,
+                                     uint64_t rows, uint64_t cols, uint64_t block, float *scale)
 {
     qem_cuda_call call(context);
     const uint64_t of_row = (cols - 1) / block + 1, units = rows * of_row;
     float *on_device;
     QEM_TRY(call.status);
     QEM_TRY(call.take(units, &on_device));
-    QEM_TRY(call.launch(QEM_LAUNCH(fit, call.blocks(units), QEM_CUDA_THREADS, 0, call.stream, x, coded, weight, cols, block, of_row,
-                                   units, on_device)));
+    QEM_TRY(call.launch(QEM_LAUNCH(fit, call.blocks(units), QEM_CUDA_THREADS, 0, call.stream, x, coded, weight, cols, block,
+                                   of_row, units, on_device)));
     return call.to_host(scale, on_device, units * sizeof *scale);
 }

@@ -3,11 +3,11 @@
 
 #include <string.h>
 
-#define SHARED_FLOATS 8192      /* cuts that a block keeps */
-#define LEAST_CHUNK 512         /* elements that a warp groups */
+#define SHARED_FLOATS 8192 /* cuts that a block keeps */
+#define LEAST_CHUNK   512  /* elements that a warp groups */
 #define MOST_COUNTERS (1u << 22)
-#define WARPS (QEM_CUDA_THREADS / 32)
-#define ALL_LANES 0xffffffffu
+#define WARPS         (QEM_CUDA_THREADS / 32)
+#define ALL_LANES     0xffffffffu
 
 /* ---- cells ---- */
 
@@ -23,7 +23,8 @@ static __device__ __forceinline__ uint32_t interval_of(const float *cuts, uint32
     return base;
 }
 
-/* A thread finds the cell of a sub-vector. Bytes: 4 an element and 4 a sub-vector, the minimum. Shared: the cuts, if they fit. */
+/* A thread finds the cell of a sub-vector. Bytes: 4 an element and 4 a sub-vector, the minimum. Shared: the cuts, if they
+ * fit. */
 static __global__ void __launch_bounds__(QEM_CUDA_THREADS)
     find_cells(qem_subvectors v, uint32_t intervals, const float *cuts, uint32_t staged_floats, uint32_t *ids)
 {
@@ -43,7 +44,8 @@ static __global__ void __launch_bounds__(QEM_CUDA_THREADS)
     }
 }
 
-qem_status qem_cuda_cell_ids(qem_context *context, qem_subvectors points, uint32_t intervals, const float *cuts, uint32_t *ids)
+qem_status qem_cuda_cell_ids(qem_context *context, qem_subvectors points, uint32_t intervals, const float *cuts,
+                             uint32_t *ids)
 {
     qem_cuda_call call(context);
     const uint64_t floats = (uint64_t)points.dim * (intervals - 1);
@@ -51,8 +53,8 @@ qem_status qem_cuda_cell_ids(qem_context *context, qem_subvectors points, uint32
     QEM_TRY(call.status);
     QEM_TRY(call.put(cuts, floats, &on_device));
     const uint32_t staged = floats <= SHARED_FLOATS ? (uint32_t)floats : 0;
-    return call.launch(QEM_LAUNCH(find_cells, call.blocks(points.rows * points.groups), QEM_CUDA_THREADS, staged * sizeof(float),
-                                  call.stream, points, intervals, on_device, staged, ids));
+    return call.launch(QEM_LAUNCH(find_cells, call.blocks(points.rows * points.groups), QEM_CUDA_THREADS,
+                                  staged * sizeof(float), call.stream, points, intervals, on_device, staged, ids));
 }
 
 /* ---- grouping ---- */
@@ -102,13 +104,13 @@ static qem_status group(qem_cuda_call &call, group_job &job, uint64_t key_count,
     QEM_TRY(call.take_zero(key_count * job.chunks, &job.table));
     QEM_TRY(call.launch(QEM_LAUNCH(group_chunks<false>, blocks, QEM_CUDA_THREADS, 0, call.stream, job)));
     QEM_TRY(qem_cuda_exclusive_sums(call, job.table, key_count * job.chunks));
-    QEM_TRY(call.launch(QEM_LAUNCH(take_offsets, call.blocks(key_count), QEM_CUDA_THREADS, 0, call.stream, job.table, job.chunks,
-                                   key_count, offsets)));
+    QEM_TRY(call.launch(QEM_LAUNCH(take_offsets, call.blocks(key_count), QEM_CUDA_THREADS, 0, call.stream, job.table,
+                                   job.chunks, key_count, offsets)));
     return call.launch(QEM_LAUNCH(group_chunks<true>, blocks, QEM_CUDA_THREADS, 0, call.stream, job));
 }
 
-qem_status qem_cuda_group_by_key(qem_context *context, const uint32_t *keys, uint64_t count, uint64_t key_count, uint32_t *order,
-                                 uint64_t *offsets)
+qem_status qem_cuda_group_by_key(qem_context *context, const uint32_t *keys, uint64_t count, uint64_t key_count,
+                                 uint32_t *order, uint64_t *offsets)
 {
     qem_cuda_call call(context);
     uint32_t *on_device;

@@ -1,19 +1,20 @@
 /*
- * a^T b in double: the matrix that decides a rotation. An element is the sum of the parts' sums in ascending order, a part being
- * a range of rows that depends on the shape alone (as in cpu/cross_product.c), and a part's sum is one fma chain over its rows
- * in ascending order. A block makes a tile of a part's elements, a thread PER x PER of them.
+ * a^T b in double: the matrix that decides a rotation. An element is the sum of the parts' sums in ascending order, a part
+ * being a range of rows that depends on the shape alone (as in cpu/cross_product.c), and a part's sum is one fma chain over
+ * its rows in ascending order. A block makes a tile of a part's elements, a thread PER x PER of them.
  *
- * Bytes: a once for each TILE columns of b and b once for each TILE columns of a, 4 an element; 8 written an element and part.
+ * Bytes: a once for each TILE columns of b and b once for each TILE columns of a, 4 an element; 8 written an element and
+ * part.
  */
 #include "backend.cuh"
 
-#define TILE 32
-#define DEPTH 16
-#define PER 2
-#define SIDE (TILE / PER)
-#define THREADS (SIDE * SIDE)
-#define BLOCK 128       /* parts are made as the CPU makes them: by blocks of so many columns, */
-#define PART_ROWS 4096  /* with at least so many rows each, */
+#define TILE       32
+#define DEPTH      16
+#define PER        2
+#define SIDE       (TILE / PER)
+#define THREADS    (SIDE * SIDE)
+#define BLOCK      128  /* parts are made as the CPU makes them: by blocks of so many columns, */
+#define PART_ROWS  4096 /* with at least so many rows each, */
 #define MOST_TASKS 32   /* and parts and blocks together are so many */
 
 static_assert(THREADS * 2 == TILE * DEPTH, "a thread loads two floats of each operand");
@@ -103,7 +104,7 @@ qem_status qem_cuda_cross_product(qem_context *context, const float *a, const fl
     const dim3 grid((uint32_t)((cols_b - 1) / TILE + 1), (uint32_t)((cols_a - 1) / TILE + 1), (uint32_t)job.parts);
     QEM_TRY(call.launch(QEM_LAUNCH(multiply, grid, dim3(THREADS), 0, call.stream, job)));
     if (job.parts > 1)
-        QEM_TRY(call.launch(QEM_LAUNCH(add_parts, call.blocks(size), QEM_CUDA_THREADS, 0, call.stream, job.product, job.parts,
-                                       size)));
+        QEM_TRY(call.launch(
+            QEM_LAUNCH(add_parts, call.blocks(size), QEM_CUDA_THREADS, 0, call.stream, job.product, job.parts, size)));
     return call.to_host(product, job.product, size * sizeof *product);
 }

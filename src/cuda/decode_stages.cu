@@ -1,6 +1,6 @@
 /*
- * Decoding for the backend: artifacts in host memory are uploaded once and decoded by the kernels of qem_cuda_dequantize; stages
- * that a fit has in device memory go to the kernel that decodes anything.
+ * Decoding for the backend: artifacts in host memory are uploaded once and decoded by the kernels of qem_cuda_dequantize;
+ * stages that a fit has in device memory go to the kernel that decodes anything.
  */
 #include "backend.cuh"
 
@@ -17,8 +17,8 @@ qem_status qem_cuda_open_artifact(qem_context *context, const qem_artifact *arti
     return QEM_OK;
 }
 
-qem_status qem_cuda_decode_artifact(qem_context *context, void *opened, uint64_t row_begin, uint64_t row_end, qem_dtype dtype,
-                                    void *out, uint64_t row_stride, int *overflow)
+qem_status qem_cuda_decode_artifact(qem_context *context, void *opened, uint64_t row_begin, uint64_t row_end,
+                                    qem_dtype dtype, void *out, uint64_t row_stride, int *overflow)
 {
     qem_cuda_call call(context);
     const qem_device_artifact *const artifact = (const qem_device_artifact *)opened;
@@ -90,7 +90,8 @@ static qem_status set_stage(qem_cuda_call &call, const qem_decode_stage &stage, 
     const int by_group = stage.kind == QEM_CODEBOOK_PER_GROUP;
     *to = qem_cuda_stage();
     if (stage.levels || stage.cells || (!by_group && stage.kind != QEM_CODEBOOK_SHARED))
-        return qem_fail(call.context, QEM_ERR_UNSUPPORTED, "a stage of this kind is decoded on a GPU as part of an artifact only");
+        return qem_fail(call.context, QEM_ERR_UNSUPPORTED,
+                        "a stage of this kind is decoded on a GPU as part of an artifact only");
     to->codes = (const uint32_t *)stage.codes;
     to->book = stage.codebook;
     to->row_begin = stage.row_begin;
@@ -123,8 +124,7 @@ qem_status qem_cuda_decode(qem_context *context, const qem_decode_args *args)
     rows.out = args->out;
     rows.row_stride = args->row_stride;
     rows.dtype = (uint32_t)args->dtype;
-    if (rows.rows > 0)
-        QEM_TRY(call.launch(qem_cuda_decode_any(on_device, 0, args->stage_count, 0, rows, call.stream)));
+    if (rows.rows > 0) QEM_TRY(call.launch(qem_cuda_decode_any(on_device, 0, args->stage_count, 0, rows, call.stream)));
     QEM_TRY(call.to_host(&found, rows.overflow, sizeof found));
     *args->overflow = found != 0;
     return QEM_OK;

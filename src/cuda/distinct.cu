@@ -1,6 +1,6 @@
 /*
- * Distinct sub-vectors and values, by hash tables with open addressing in device memory that are full enough when the number
- * asked for is reached. Which of equal elements comes first differs from run to run, how many there are does not.
+ * Distinct sub-vectors and values, by hash tables with open addressing in device memory that are full enough when the
+ * number asked for is reached. Which of equal elements comes first differs from run to run, how many there are does not.
  *
  * Bytes: each sub-vector once, and a sector of a table or two (and of the sub-vector that is there) for each.
  */
@@ -9,8 +9,8 @@
 #include <stdlib.h>
 
 #define LEAST_SLOTS 16
-#define ALL_LANES 0xffffffffu
-#define FREE 0x80000000u /* bits of -0, which is stored as +0 */
+#define ALL_LANES   0xffffffffu
+#define FREE        0x80000000u /* bits of -0, which is stored as +0 */
 
 /* ---- sub-vectors ---- */
 
@@ -35,7 +35,8 @@ struct distinct_point {
     uint32_t width;
 };
 
-static __device__ __forceinline__ distinct_point point_of(const qem_subvectors &v, const distinct_problem &problem, uint64_t t)
+static __device__ __forceinline__ distinct_point point_of(const qem_subvectors &v, const distinct_problem &problem,
+                                                          uint64_t t)
 {
     const uint64_t id = problem.ids ? __ldg(problem.ids + t) : (uint32_t)(problem.first + t * problem.step);
     const uint64_t row = id / v.groups, group = id - row * v.groups;
@@ -65,8 +66,8 @@ static __device__ __forceinline__ bool same(const distinct_point &a, const disti
 }
 
 /* How many are found never goes down, so a thread that sees k of them has nothing more to find. */
-static __device__ __forceinline__ void insert_point(const distinct_job &job, const distinct_problem &problem, uint32_t *found,
-                                                    uint64_t t)
+static __device__ __forceinline__ void insert_point(const distinct_job &job, const distinct_problem &problem,
+                                                    uint32_t *found, uint64_t t)
 {
     const distinct_point point = point_of(job.v, problem, t);
     uint32_t *const table = job.tables + problem.table;
@@ -86,7 +87,8 @@ static __global__ void __launch_bounds__(QEM_CUDA_THREADS) insert_points(distinc
 {
     for (uint64_t i = blockIdx.y; i < job.problem_count; i += gridDim.y) {
         const distinct_problem problem = job.problems[i];
-        for (uint64_t t = qem_cuda_first(); t < problem.count; t += qem_cuda_stride()) insert_point(job, problem, job.found + i, t);
+        for (uint64_t t = qem_cuda_first(); t < problem.count; t += qem_cuda_stride())
+            insert_point(job, problem, job.found + i, t);
     }
 }
 
@@ -213,11 +215,13 @@ static void sort_values(const float *table, const uint64_t *table_counts, uint64
     }
 }
 
-static qem_status read_values(qem_cuda_call &call, const value_table &table, uint64_t found, float *values, uint64_t *counts)
+static qem_status read_values(qem_cuda_call &call, const value_table &table, uint64_t found, float *values,
+                              uint64_t *counts)
 {
     const uint64_t slots = table.mask + 1;
     void *memory;
-    QEM_TRY(qem_allocate(call.context, found * sizeof(value_count) + slots * (sizeof(uint64_t) + sizeof(float)), 1, &memory));
+    QEM_TRY(
+        qem_allocate(call.context, found * sizeof(value_count) + slots * (sizeof(uint64_t) + sizeof(float)), 1, &memory));
     value_count *const pairs = (value_count *)memory;
     uint64_t *const table_counts = (uint64_t *)(pairs + found);
     float *const table_values = (float *)(table_counts + slots);

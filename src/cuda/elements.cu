@@ -27,7 +27,8 @@ qem_status qem_cuda_scatter(qem_context *context, float *x, const uint64_t *inde
     if (count == 0) return QEM_OK;
     QEM_TRY(call.put(index, count, &indices));
     QEM_TRY(call.put(value, count, &values));
-    return call.launch(QEM_LAUNCH(scatter, call.blocks(count), QEM_CUDA_THREADS, 0, call.stream, x, indices, values, count));
+    return call.launch(
+        QEM_LAUNCH(scatter, call.blocks(count), QEM_CUDA_THREADS, 0, call.stream, x, indices, values, count));
 }
 
 qem_status qem_cuda_gather(qem_context *context, const float *x, const uint64_t *index, uint64_t count, float *value)
@@ -39,12 +40,14 @@ qem_status qem_cuda_gather(qem_context *context, const float *x, const uint64_t 
     if (count == 0) return QEM_OK;
     QEM_TRY(call.put(index, count, &indices));
     QEM_TRY(call.take(count, &values));
-    QEM_TRY(call.launch(QEM_LAUNCH(gather, call.blocks(count), QEM_CUDA_THREADS, 0, call.stream, x, indices, count, values)));
+    QEM_TRY(
+        call.launch(QEM_LAUNCH(gather, call.blocks(count), QEM_CUDA_THREADS, 0, call.stream, x, indices, count, values)));
     return call.to_host(value, values, count * sizeof *value);
 }
 
 /* Bytes: 8 read and 4 written an element, the minimum; `quads` of them by 16 bytes at once. */
-static __global__ void __launch_bounds__(QEM_CUDA_THREADS) subtract(float *x, const float *y, uint64_t quads, uint64_t count)
+static __global__ void __launch_bounds__(QEM_CUDA_THREADS)
+    subtract(float *x, const float *y, uint64_t quads, uint64_t count)
 {
     for (uint64_t i = qem_cuda_first(); i < quads; i += qem_cuda_stride()) {
         float4 a = ((const float4 *)x)[i];
@@ -64,8 +67,8 @@ qem_status qem_cuda_subtract(qem_context *context, float *x, const float *y, uin
     QEM_TRY(call.status);
     if (count == 0) return QEM_OK;
     const uint64_t quads = ((uintptr_t)x | (uintptr_t)y) % 16 ? 0 : count / 4;
-    return call.launch(QEM_LAUNCH(subtract, call.blocks(quads ? quads : count), QEM_CUDA_THREADS, 0, call.stream, x, y, quads,
-                                  count));
+    return call.launch(
+        QEM_LAUNCH(subtract, call.blocks(quads ? quads : count), QEM_CUDA_THREADS, 0, call.stream, x, y, quads, count));
 }
 
 /* ---- bit streams ---- */
@@ -82,8 +85,8 @@ static __device__ __forceinline__ uint32_t stream_word(const uint32_t *labels, u
     return (uint32_t)word;
 }
 
-/* A thread makes a word of the stream. Bytes: 4 a label (those of neighbouring words come from L1) and bits / 8 written, the
- * minimum; the last bytes, which fill no word, are stored one by one. */
+/* A thread makes a word of the stream. Bytes: 4 a label (those of neighbouring words come from L1) and bits / 8 written,
+ * the minimum; the last bytes, which fill no word, are stored one by one. */
 static __global__ void __launch_bounds__(QEM_CUDA_THREADS)
     pack(const uint32_t *labels, uint64_t count, uint32_t bits, uint64_t bytes, uint8_t *stream)
 {
@@ -103,14 +106,14 @@ qem_status qem_cuda_pack(qem_context *context, const uint32_t *labels, uint64_t 
     QEM_TRY(call.status);
     if (bits == 0 || count == 0) return QEM_OK;
     const uint64_t bytes = (count * bits + 7) / 8;
-    return call.launch(QEM_LAUNCH(pack, call.blocks((bytes + 3) / 4), QEM_CUDA_THREADS, 0, call.stream, labels, count, bits, bytes,
-                                  stream));
+    return call.launch(QEM_LAUNCH(pack, call.blocks((bytes + 3) / 4), QEM_CUDA_THREADS, 0, call.stream, labels, count, bits,
+                                  bytes, stream));
 }
 
 /* ---- weights of sub-vectors ---- */
 
-/* A thread makes the mean of a sub-vector, in order. Bytes: 4 an element and 4 a sub-vector, the minimum; the threads of a warp
- * read runs that follow each other, whose lines stay in L1 from one position to the next. */
+/* A thread makes the mean of a sub-vector, in order. Bytes: 4 an element and 4 a sub-vector, the minimum; the threads of a
+ * warp read runs that follow each other, whose lines stay in L1 from one position to the next. */
 static __global__ void __launch_bounds__(QEM_CUDA_THREADS) pool(qem_subvectors weights, float *pooled)
 {
     const uint64_t count = weights.rows * weights.groups;
@@ -128,6 +131,6 @@ qem_status qem_cuda_pool_weights(qem_context *context, qem_subvectors weights, f
 {
     qem_cuda_call call(context);
     QEM_TRY(call.status);
-    return call.launch(QEM_LAUNCH(pool, call.blocks(weights.rows * weights.groups), QEM_CUDA_THREADS, 0, call.stream, weights,
-                                  pooled));
+    return call.launch(
+        QEM_LAUNCH(pool, call.blocks(weights.rows * weights.groups), QEM_CUDA_THREADS, 0, call.stream, weights, pooled));
 }

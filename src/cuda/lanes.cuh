@@ -1,11 +1,11 @@
-/* What sums in 8 lanes share: a team of 8 threads makes a sum, thread l the lane of the elements l, l + 8, ... of its piece. A
- * warp's four teams load 32 bytes each that lie side by side. */
+/* What sums in 8 lanes share: a team of 8 threads makes a sum, thread l the lane of the elements l, l + 8, ... of its
+ * piece. A warp's four teams load 32 bytes each that lie side by side. */
 #ifndef QEM_CUDA_LANES_CUH
 #define QEM_CUDA_LANES_CUH
 
 #include "backend.cuh"
 
-#define QEM_LANES 8u
+#define QEM_LANES     8u
 #define QEM_ALL_LANES 0xffffffffu
 
 /* ((0+1)+(2+3))+((4+5)+(6+7)) in every thread of a team; all threads of the warp take part. */

@@ -2,8 +2,8 @@
  * Any view -> f32 row-major on the GPU, every element checked. Host memory goes over as it is, packed on the host where its
  * elements do not lie side by side, and is converted on the GPU; device memory is read where it lies.
  *
- * Bytes: an element of the view read and 4 bytes written, once each; f32 that lies side by side is copied and then read once,
- * and f32 in device memory that lies side by side is only read.
+ * Bytes: an element of the view read and 4 bytes written, once each; f32 that lies side by side is copied and then read
+ * once, and f32 in device memory that lies side by side is only read.
  */
 #include "backend.cuh"
 
@@ -30,7 +30,8 @@ static __device__ __forceinline__ float read_element(const unsigned char *p, uin
     }
 }
 
-/* x NULL: they are only checked. first: number of the view's first element; bad: the least number of one that is not finite. */
+/* x NULL: they are only checked. first: number of the view's first element; bad: the least number of one that is not
+ * finite. */
 static __global__ void __launch_bounds__(QEM_CUDA_THREADS)
     convert(raw_view view, uint64_t first, float *x, unsigned long long *bad)
 {
@@ -113,11 +114,11 @@ static qem_status check(const load_job &job, const char *what, const float *x)
     QEM_TRY(job.call.to_host(&bad, job.bad, sizeof bad));
     if (bad == UINT64_MAX) return QEM_OK;
     QEM_TRY(job.call.to_host(&value, x + bad, sizeof value));
-    return qem_fail(job.call.context, QEM_ERR_DATA, "%s: element (%llu, %llu) is %s; every element must be a finite f32", what,
-                    bad / job.view->cols, bad % job.view->cols,
-                    isnan(value)                          ? "NaN"
+    return qem_fail(job.call.context, QEM_ERR_DATA, "%s: element (%llu, %llu) is %s; every element must be a finite f32",
+                    what, bad / job.view->cols, bad % job.view->cols,
+                    isnan(value)                       ? "NaN"
                     : job.view->dtype == QEM_DTYPE_F64 ? "infinite or beyond the range of f32"
-                                                          : "infinite");
+                                                       : "infinite");
 }
 
 static qem_status is_on_device(qem_cuda_call &call, const qem_view *view, const char *what, int *on_device)
@@ -151,7 +152,8 @@ qem_status qem_cuda_load(qem_context *context, const qem_view *view, const char 
     *matrix = { nullptr, view->rows, view->cols, nullptr };
     QEM_TRY(call.status);
     job.col_step = (view->col_stride ? view->col_stride : 1) * job.element;
-    job.row_step = view->row_pitch_bytes ? view->row_pitch_bytes : (view->row_stride ? view->row_stride : view->cols) * job.element;
+    job.row_step =
+        view->row_pitch_bytes ? view->row_pitch_bytes : (view->row_stride ? view->row_stride : view->cols) * job.element;
     QEM_TRY(is_on_device(call, view, what, &on_device));
     if (on_device && ((uintptr_t)view->data % job.element || job.row_step % job.element))
         return qem_fail(context, QEM_ERR_ARGUMENT, "%s: the rows are not aligned to their element of %llu bytes", what,

@@ -1,10 +1,10 @@
 /*
- * Exact quantiles by selection, as on the CPU: a histogram of the top 16 bits of the ordered keys finds the bin of every order
- * statistic that is wanted, a second one counts the low 16 bits inside those bins alone. Bins are counted on the GPU, found on
- * the host.
+ * Exact quantiles by selection, as on the CPU: a histogram of the top 16 bits of the ordered keys finds the bin of every
+ * order statistic that is wanted, a second one counts the low 16 bits inside those bins alone. Bins are counted on the GPU,
+ * found on the host.
  *
- * Bytes: the matrix once for each POSITIONS positions of a sub-vector, and once more for each SLOTS bins that are looked into;
- * a line of it is read whole for the positions that are wanted. The tables, some MB, stay in L2.
+ * Bytes: the matrix once for each POSITIONS positions of a sub-vector, and once more for each SLOTS bins that are looked
+ * into; a line of it is read whole for the positions that are wanted. The tables, some MB, stay in L2.
  */
 #include "lanes.cuh"
 
@@ -12,21 +12,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BINS 65536
-#define POSITIONS 16 /* counted in one pass */
-#define SLOTS 64     /* bins looked into in one pass */
+#define BINS           65536
+#define POSITIONS      16 /* counted in one pass */
+#define SLOTS          64 /* bins looked into in one pass */
 #define MOST_INTERVALS 256
 
 /* Positions first .. first + positions - 1 of a sub-vector. */
 struct quantile_job {
     qem_subvectors v;
     uint32_t first, positions;
-    uint32_t *coarse;  /* [POSITIONS][BINS] */
-    uint32_t *fine;    /* [SLOTS][BINS] */
-    uint8_t *slot_of;  /* [POSITIONS][BINS]: slot + 1, or 0 */
+    uint32_t *coarse; /* [POSITIONS][BINS] */
+    uint32_t *fine;   /* [SLOTS][BINS] */
+    uint8_t *slot_of; /* [POSITIONS][BINS]: slot + 1, or 0 */
 };
 
-/* Element number i of those at the job's positions: its place in the matrix, or false where a narrower last group has none. */
+/* Element number i of those at the job's positions: its place in the matrix, or false where a narrower last group has none.
+ */
 static __device__ __forceinline__ bool element(const quantile_job &job, uint64_t i, uint32_t *position, uint64_t *at)
 {
     const uint64_t vector = i / job.positions, row = vector / job.v.groups, group = vector - row * job.v.groups;
@@ -69,8 +70,8 @@ struct statistic {
 };
 
 struct host_tables {
-    uint32_t *counts;     /* [POSITIONS][BINS], then [SLOTS][BINS] */
-    uint8_t *slot_of;     /* [POSITIONS][BINS] */
+    uint32_t *counts;      /* [POSITIONS][BINS], then [SLOTS][BINS] */
+    uint8_t *slot_of;      /* [POSITIONS][BINS] */
     statistic *statistics; /* [POSITIONS][2 * (intervals - 1)] */
 };
 
@@ -160,9 +161,11 @@ static qem_status look_into_bins(qem_cuda_call &call, const quantile_job &job, c
     return QEM_OK;
 }
 
-static qem_status select(qem_cuda_call &call, const quantile_job &job, const host_tables &host, uint32_t intervals, float *cuts)
+static qem_status select(qem_cuda_call &call, const quantile_job &job, const host_tables &host, uint32_t intervals,
+                         float *cuts)
 {
-    const uint64_t elements = job.v.rows * job.v.groups * job.positions, bytes = (uint64_t)job.positions * BINS * sizeof(uint32_t);
+    const uint64_t elements = job.v.rows * job.v.groups * job.positions,
+                   bytes = (uint64_t)job.positions * BINS * sizeof(uint32_t);
     const uint32_t count = want(job, intervals, host.statistics);
     QEM_TRY(call.zero(job.coarse, bytes));
     QEM_TRY(call.launch(QEM_LAUNCH(count_coarse, call.blocks(elements), QEM_CUDA_THREADS, 0, call.stream, job)));
@@ -200,7 +203,8 @@ qem_status qem_cuda_quantiles(qem_context *context, qem_subvectors points, uint3
     QEM_TRY(call.take((uint64_t)POSITIONS * BINS, &job.slot_of));
     const uint64_t counters = (uint64_t)(SLOTS > POSITIONS ? SLOTS : POSITIONS) * BINS;
     const uint64_t statistics = (uint64_t)POSITIONS * 2 * MOST_INTERVALS;
-    QEM_TRY(qem_allocate(context, counters * sizeof(uint32_t) + statistics * sizeof(statistic) + POSITIONS * BINS, 1, &memory));
+    QEM_TRY(
+        qem_allocate(context, counters * sizeof(uint32_t) + statistics * sizeof(statistic) + POSITIONS * BINS, 1, &memory));
     host_tables host;
     host.statistics = (statistic *)memory;
     host.counts = (uint32_t *)(host.statistics + statistics);

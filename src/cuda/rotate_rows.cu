@@ -1,17 +1,18 @@
 /*
- * Rotations of rows as the fit needs them: out[i][j] = the fma chain over p ascending of (x[i][p] - before[p]) * rotation[p][j],
- * from after[j]. A block makes a tile of outputs, a thread PER x PER of them; each output is one chain, as on the CPU.
+ * Rotations of rows as the fit needs them: out[i][j] = the fma chain over p ascending of (x[i][p] - before[p]) *
+ * rotation[p][j], from after[j]. A block makes a tile of outputs, a thread PER x PER of them; each output is one chain, as
+ * on the CPU.
  *
- * Bytes: x once for each TILE columns and the rotation once for each TILE rows (both mostly from L2), 4 written an output; cols
- * fma an output.
+ * Bytes: x once for each TILE columns and the rotation once for each TILE rows (both mostly from L2), 4 written an output;
+ * cols fma an output.
  */
 #include "backend.cuh"
 
-#define TILE 64
-#define DEPTH 16
-#define PER 4
-#define SIDE (TILE / PER) /* threads along a side of the tile */
-#define THREADS (SIDE * SIDE)
+#define TILE      64
+#define DEPTH     16
+#define PER       4
+#define SIDE      (TILE / PER) /* threads along a side of the tile */
+#define THREADS   (SIDE * SIDE)
 #define MOST_DOWN ((uint64_t)32768)
 
 static_assert(THREADS * PER == TILE * DEPTH, "a thread loads PER floats of each operand");

@@ -1,17 +1,17 @@
 /*
- * Scalar codebooks: histogram, Lloyd step and codes of all elements, with and without weights. All sums are integers, so that
- * neither blocks nor atomic operations have an order that shows.
+ * Scalar codebooks: histogram, Lloyd step and codes of all elements, with and without weights. All sums are integers, so
+ * that neither blocks nor atomic operations have an order that shows.
  *
- * Bytes: the elements (and weights) once, 4 bytes each, and 4 bytes for each code that is asked for: the minimum, apart from
- * the tables.
+ * Bytes: the elements (and weights) once, 4 bytes each, and 4 bytes for each code that is asked for: the minimum, apart
+ * from the tables.
  */
 #include "lanes.cuh"
 
 #include <math.h>
 
-#define BINS 65536
-#define MOST_COPIES 8         /* of a table in shared memory, so that the threads of a warp seldom add to one place */
-#define SHARED_BYTES 49152u   /* for tables of a block */
+#define BINS         65536
+#define MOST_COPIES  8      /* of a table in shared memory, so that the threads of a warp seldom add to one place */
+#define SHARED_BYTES 49152u /* for tables of a block */
 
 typedef unsigned long long wide;
 
@@ -47,8 +47,8 @@ static qem_status histogram(qem_context *context, const float *x, const float *w
     wide *on_device;
     QEM_TRY(call.status);
     QEM_TRY(call.take_zero(BINS, &on_device));
-    QEM_TRY(call.launch(QEM_LAUNCH(add_to_bins, call.blocks(count), QEM_CUDA_THREADS, 0, call.stream, x, weight, count, center,
-                                   ldexp(1.0, weight_shift), on_device)));
+    QEM_TRY(call.launch(QEM_LAUNCH(add_to_bins, call.blocks(count), QEM_CUDA_THREADS, 0, call.stream, x, weight, count,
+                                   center, ldexp(1.0, weight_shift), on_device)));
     return call.to_host(bins, on_device, BINS * sizeof *bins);
 }
 
@@ -69,12 +69,13 @@ struct step_job {
     const float *x, *weight; /* weight NULL: 1, in units of 1 */
     uint64_t count;
     const float *thresholds;
-    uint32_t k, copies;      /* copies 0: no tables in shared memory */
+    uint32_t k, copies; /* copies 0: no tables in shared memory */
     double center, weight_scale, scale;
-    wide *weights, *sums;    /* [k] */
+    wide *weights, *sums; /* [k] */
 };
 
-/* A sum of 64 bits by two atomic additions of 32, which shared memory has: the one that overflows the lower word carries. */
+/* A sum of 64 bits by two atomic additions of 32, which shared memory has: the one that overflows the lower word carries.
+ */
 static __device__ __forceinline__ void add_wide(uint32_t *low, uint32_t *high, wide amount)
 {
     const uint32_t before = atomicAdd(low, (uint32_t)amount);
@@ -117,7 +118,8 @@ static __global__ void __launch_bounds__(QEM_CUDA_THREADS) step_in_shared(step_j
     }
     __syncthreads();
     for (uint32_t j = threadIdx.x; j < size; j += blockDim.x) {
-        const wide weight = (wide)tables[j + size] << 32 | tables[j], sum = (wide)tables[j + 3 * size] << 32 | tables[j + 2 * size];
+        const wide weight = (wide)tables[j + size] << 32 | tables[j],
+                   sum = (wide)tables[j + 3 * size] << 32 | tables[j + 2 * size];
         if (weight) atomicAdd(job.weights + j / job.copies, weight);
         if (sum) atomicAdd(job.sums + j / job.copies, sum);
     }
@@ -143,7 +145,8 @@ static qem_status launch_step(qem_cuda_call &call, step_job &job)
     job.copies = job.k <= SHARED_BYTES / 20 ? 1 : 0;
     while (job.copies && job.copies < MOST_COPIES && step_bytes(job.k, 2 * job.copies) <= SHARED_BYTES / 4) job.copies *= 2;
     if (job.copies)
-        return call.launch(QEM_LAUNCH(step_in_shared, blocks, QEM_CUDA_THREADS, step_bytes(job.k, job.copies), call.stream, job));
+        return call.launch(
+            QEM_LAUNCH(step_in_shared, blocks, QEM_CUDA_THREADS, step_bytes(job.k, job.copies), call.stream, job));
     return call.launch(QEM_LAUNCH(step_in_global, blocks, QEM_CUDA_THREADS, 0, call.stream, job));
 }
 
@@ -212,5 +215,6 @@ qem_status qem_cuda_scalar_assign(qem_context *context, const float *x, uint64_t
     QEM_TRY(call.put(thresholds, k - 1, &on_device));
     const uint32_t shared = k <= SHARED_BYTES / 4 / sizeof(float) ? 1 : 0;
     return call.launch(QEM_LAUNCH(assign, call.blocks(count, 4 * QEM_CUDA_THREADS), QEM_CUDA_THREADS,
-                                  shared ? k * sizeof(float) : 0, call.stream, x, count, on_device, (uint32_t)k, shared, labels));
+                                  shared ? k * sizeof(float) : 0, call.stream, x, count, on_device, (uint32_t)k, shared,
+                                  labels));
 }

@@ -5,8 +5,8 @@
  */
 #include "scan.cuh"
 
-#define TILE (4 * QEM_CUDA_THREADS)
-#define WARPS (QEM_CUDA_THREADS / 32)
+#define TILE      (4 * QEM_CUDA_THREADS)
+#define WARPS     (QEM_CUDA_THREADS / 32)
 #define ALL_LANES 0xffffffffu
 
 /* The sum of `value` over the threads of the block before this one; *total: over all. */

@@ -1,7 +1,8 @@
 /*
- * The elements of the largest scores |x - mean| * inverse, as cpu/outliers.c finds them: scores are >= 0, so their bits order as
- * they do; the least score that is taken comes from a histogram of the upper 16 bits and one of the lower 15 of those that share
- * them; then all above it are taken, and of those equal to it the first ones. Scores are made anew in each of the passes.
+ * The elements of the largest scores |x - mean| * inverse, as cpu/outliers.c finds them: scores are >= 0, so their bits
+ * order as they do; the least score that is taken comes from a histogram of the upper 16 bits and one of the lower 15 of
+ * those that share them; then all above it are taken, and of those equal to it the first ones. Scores are made anew in each
+ * of the passes.
  *
  * Bytes: 4 an element in each of four passes (two to count, two to place), and 8 an outlier.
  */
@@ -9,13 +10,13 @@
 
 #include <string.h>
 
-#define UPPER 65536 /* bins by the bits above the lowest 15 (the sign is 0) */
-#define LOWER 32768
+#define UPPER      65536 /* bins by the bits above the lowest 15 (the sign is 0) */
+#define LOWER      32768
 #define LOWER_BITS 15
 #define PER_THREAD 8
-#define CHUNK (PER_THREAD * QEM_CUDA_THREADS) /* elements that a block places */
-#define WARPS (QEM_CUDA_THREADS / 32)
-#define ALL_LANES 0xffffffffu
+#define CHUNK      (PER_THREAD * QEM_CUDA_THREADS) /* elements that a block places */
+#define WARPS      (QEM_CUDA_THREADS / 32)
+#define ALL_LANES  0xffffffffu
 
 typedef unsigned long long wide;
 
@@ -87,7 +88,8 @@ static __global__ void __launch_bounds__(QEM_CUDA_THREADS) count_chunks(outliers
     }
 }
 
-/* Outliers of a chunk in ascending order: 256 elements after each other, each of whose threads knows how many come before. */
+/* Outliers of a chunk in ascending order: 256 elements after each other, each of whose threads knows how many come before.
+ */
 static __global__ void __launch_bounds__(QEM_CUDA_THREADS) write_chunks(outliers_job job)
 {
     QEM_SHARED(uint32_t, of_warp, [WARPS]);
@@ -100,12 +102,12 @@ static __global__ void __launch_bounds__(QEM_CUDA_THREADS) write_chunks(outliers
             const bool equal = i < job.count && bits == job.limit;
             uint32_t all_equal, all_taken;
             const uint32_t equals = __ballot_sync(ALL_LANES, equal);
-            const uint32_t equal_before = of_warps_before((uint32_t)__popc(equals), of_warp, &all_equal) +
-                                          (uint32_t)__popc(equals & earlier_lanes);
+            const uint32_t equal_before =
+                of_warps_before((uint32_t)__popc(equals), of_warp, &all_equal) + (uint32_t)__popc(equals & earlier_lanes);
             const bool taken = i < job.count && (bits > job.limit || (equal && equal_before < equal_left));
             const uint32_t takens = __ballot_sync(ALL_LANES, taken);
-            const uint32_t before = of_warps_before((uint32_t)__popc(takens), of_warp, &all_taken) +
-                                    (uint32_t)__popc(takens & earlier_lanes);
+            const uint32_t before =
+                of_warps_before((uint32_t)__popc(takens), of_warp, &all_taken) + (uint32_t)__popc(takens & earlier_lanes);
             if (taken) job.index[at + before] = i;
             at += all_taken;
             equal_left -= all_equal < equal_left ? all_equal : equal_left;
@@ -121,7 +123,8 @@ static qem_status bin_of_rank(qem_cuda_call &call, const outliers_job &job, uint
 {
     uint64_t seen = 0;
     QEM_TRY(call.zero(on_device, UPPER * sizeof *on_device));
-    QEM_TRY(call.launch(QEM_LAUNCH(count_bins, call.blocks(job.count), QEM_CUDA_THREADS, 0, call.stream, job, bin, on_device)));
+    QEM_TRY(
+        call.launch(QEM_LAUNCH(count_bins, call.blocks(job.count), QEM_CUDA_THREADS, 0, call.stream, job, bin, on_device)));
     QEM_TRY(call.to_host(bins, on_device, UPPER * sizeof *bins));
     *found = 0;
     for (uint32_t b = UPPER; b-- > 0;) {
@@ -159,7 +162,8 @@ static uint64_t place_chunks(tally *tallies, uint64_t chunks, int take_equal, ui
     for (uint64_t c = 0; c < chunks; c++) above += tallies[c].above;
     uint64_t equal_left = take_equal ? most - above : 0;
     for (uint64_t c = 0; c < chunks; c++) {
-        const uint64_t equal = tallies[c].equal < equal_left ? tallies[c].equal : equal_left, here = tallies[c].above + equal;
+        const uint64_t equal = tallies[c].equal < equal_left ? tallies[c].equal : equal_left,
+                       here = tallies[c].above + equal;
         equal_left -= equal;
         tallies[c].above = at;
         tallies[c].equal = equal;
@@ -168,8 +172,8 @@ static uint64_t place_chunks(tally *tallies, uint64_t chunks, int take_equal, ui
     return at;
 }
 
-static qem_status place(qem_cuda_call &call, outliers_job &job, int take_equal, uint64_t most, tally *tallies, uint64_t *index,
-                        uint64_t *found)
+static qem_status place(qem_cuda_call &call, outliers_job &job, int take_equal, uint64_t most, tally *tallies,
+                        uint64_t *index, uint64_t *found)
 {
     const uint32_t blocks = call.blocks(job.chunks, 1);
     QEM_TRY(call.launch(QEM_LAUNCH(count_chunks, blocks, QEM_CUDA_THREADS, 0, call.stream, job)));

@@ -35,7 +35,8 @@ qem_status qem_cuda_standardize(qem_context *context, const float *x, uint64_t r
     QEM_TRY(call.status);
     if (count == 0) return x == z ? QEM_OK : call.copy(z, x, rows * cols * sizeof *z);
     QEM_TRY(qem_put_steps(call, steps, count, rows, cols, &on_device));
-    return call.launch(QEM_LAUNCH(undo, call.blocks(rows * cols), QEM_CUDA_THREADS, 0, call.stream, x, rows, cols, on_device, z));
+    return call.launch(
+        QEM_LAUNCH(undo, call.blocks(rows * cols), QEM_CUDA_THREADS, 0, call.stream, x, rows, cols, on_device, z));
 }
 
 /* ---- weights ---- */
@@ -50,8 +51,8 @@ struct weights_job {
     double importance_unit;
 };
 
-/* Bytes: 4 written an element, and 4 read where there is an importance of each, the minimum; the columns' products come from
- * L2. */
+/* Bytes: 4 written an element, and 4 read where there is an importance of each, the minimum; the columns' products come
+ * from L2. */
 static __global__ void __launch_bounds__(QEM_CUDA_THREADS) weigh(weights_job job, float *weight)
 {
     for (uint64_t i = qem_cuda_first(); i < job.rows * job.cols; i += qem_cuda_stride()) {
@@ -64,8 +65,7 @@ static __global__ void __launch_bounds__(QEM_CUDA_THREADS) weigh(weights_job job
             factor *= scale * scale;
         }
         double w = job.columns[col] * factor;
-        if (job.importance)
-            w *= (double)__ldg(job.importance + row * job.importance_stride + col) * job.importance_unit;
+        if (job.importance) w *= (double)__ldg(job.importance + row * job.importance_stride + col) * job.importance_unit;
         weight[i] = (float)w;
     }
 }

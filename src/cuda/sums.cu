@@ -1,13 +1,12 @@
 /*
- * Sums of all elements in the fixed order of backend.h: a team of 8 threads makes the sums of a chunk of QEM_ERROR_CHUNK elements,
- * the host adds the chunks' sums in ascending order.
+ * Sums of all elements in the fixed order of backend.h: a team of 8 threads makes the sums of a chunk of QEM_ERROR_CHUNK
+ * elements, the host adds the chunks' sums in ascending order.
  *
  * Bytes: every kernel reads each of its matrices once, 4 bytes an element, and writes 24 to 40 bytes a chunk: the minimum.
  */
 #include "lanes.cuh"
 
 #include <string.h>
-
 
 struct chunk_sums {
     double sums[3], max;
@@ -52,7 +51,8 @@ qem_status qem_cuda_extremes(qem_context *context, const float *x, uint64_t coun
     uint32_t keys[2] = { UINT32_MAX, UINT32_MAX }, *on_device;
     QEM_TRY(call.status);
     QEM_TRY(call.put(keys, 2, &on_device));
-    QEM_TRY(call.launch(QEM_LAUNCH(find_extremes, call.blocks(count), QEM_CUDA_THREADS, 0, call.stream, x, count, on_device)));
+    QEM_TRY(
+        call.launch(QEM_LAUNCH(find_extremes, call.blocks(count), QEM_CUDA_THREADS, 0, call.stream, x, count, on_device)));
     QEM_TRY(call.to_host(keys, on_device, sizeof keys));
     *min = from_key(keys[0]);
     *max = from_key(~keys[1]);
@@ -125,7 +125,8 @@ static __global__ void __launch_bounds__(QEM_CUDA_THREADS)
 }
 
 /* The sums of all chunks, host memory that the caller releases. y NULL: sums of x - center. */
-static qem_status run(qem_context *context, const float *x, const float *y, uint64_t count, double center, chunk_sums **sums)
+static qem_status run(qem_context *context, const float *x, const float *y, uint64_t count, double center,
+                      chunk_sums **sums)
 {
     const uint64_t chunks = (count + QEM_ERROR_CHUNK - 1) / QEM_ERROR_CHUNK;
     qem_cuda_call call(context);
@@ -135,9 +136,9 @@ static qem_status run(qem_context *context, const float *x, const float *y, uint
     QEM_TRY(call.status);
     QEM_TRY(call.take(chunks, &on_device));
     const uint32_t blocks = call.blocks(chunks, QEM_CUDA_THREADS / QEM_LANES);
-    QEM_TRY(call.launch(y ? QEM_LAUNCH(error_chunks, blocks, QEM_CUDA_THREADS, 0, call.stream, x, y, count, chunks, on_device)
-                          : QEM_LAUNCH(sum_chunks, blocks, QEM_CUDA_THREADS, 0, call.stream, x, count, chunks, center,
-                                       on_device)));
+    QEM_TRY(call.launch(
+        y ? QEM_LAUNCH(error_chunks, blocks, QEM_CUDA_THREADS, 0, call.stream, x, y, count, chunks, on_device)
+          : QEM_LAUNCH(sum_chunks, blocks, QEM_CUDA_THREADS, 0, call.stream, x, count, chunks, center, on_device)));
     QEM_TRY(qem_allocate(context, chunks, sizeof(chunk_sums), &memory));
     const qem_status status = call.to_host(memory, on_device, chunks * sizeof(chunk_sums));
     if (status == QEM_OK)
@@ -189,8 +190,8 @@ qem_status qem_cuda_mean(qem_context *context, const float *x, uint64_t count, d
 
 #define TILE 32 /* chunks that a warp sums, and elements of each that it loads at once */
 
-/* A chunk is one chain of sums here, so a thread makes it; a warp loads a run of each of its 32 chunks side by side and turns
- * them in shared memory, padded so that neither way of access meets a bank twice. */
+/* A chunk is one chain of sums here, so a thread makes it; a warp loads a run of each of its 32 chunks side by side and
+ * turns them in shared memory, padded so that neither way of access meets a bank twice. */
 static __global__ void __launch_bounds__(TILE)
     weigh_chunks(const float *x, const float *weight, uint64_t count, uint64_t chunks, double center, double *moments)
 {
@@ -222,8 +223,8 @@ static __global__ void __launch_bounds__(TILE)
     out[2] = second;
 }
 
-qem_status qem_cuda_weighted_moments(qem_context *context, const float *x, const float *weight, uint64_t count, double center,
-                                     double moments[3])
+qem_status qem_cuda_weighted_moments(qem_context *context, const float *x, const float *weight, uint64_t count,
+                                     double center, double moments[3])
 {
     const uint64_t chunks = (count + QEM_ERROR_CHUNK - 1) / QEM_ERROR_CHUNK;
     qem_cuda_call call(context);
@@ -231,8 +232,8 @@ qem_status qem_cuda_weighted_moments(qem_context *context, const float *x, const
     void *memory;
     QEM_TRY(call.status);
     QEM_TRY(call.take(3 * chunks, &on_device));
-    QEM_TRY(call.launch(QEM_LAUNCH(weigh_chunks, (uint32_t)((chunks + TILE - 1) / TILE), TILE, 0, call.stream, x, weight, count,
-                                   chunks, center, on_device)));
+    QEM_TRY(call.launch(QEM_LAUNCH(weigh_chunks, (uint32_t)((chunks + TILE - 1) / TILE), TILE, 0, call.stream, x, weight,
+                                   count, chunks, center, on_device)));
     QEM_TRY(qem_allocate(context, chunks, 3 * sizeof(double), &memory));
     const double *const of_chunk = (const double *)memory;
     const qem_status status = call.to_host(memory, on_device, 3 * chunks * sizeof(double));

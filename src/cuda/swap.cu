@@ -1,20 +1,20 @@
 /*
- * QET's pair swap and its inverse, all levels in one pass: a block takes some rows into shared memory and goes from level to
- * level there. Rows that do not fit are swapped level by level in device memory, by the same code.
+ * QET's pair swap and its inverse, all levels in one pass: a block takes some rows into shared memory and goes from level
+ * to level there. Rows that do not fit are swapped level by level in device memory, by the same code.
  *
- * Bytes: 4 read and 4 written an element and a bit of the map for each pair, the minimum; in device memory 8 an element for each
- * level.
+ * Bytes: 4 read and 4 written an element and a bit of the map for each pair, the minimum; in device memory 8 an element for
+ * each level.
  */
 #include "backend.cuh"
 
-#define MOST_LEVELS 8
-#define MOST_NODES (1u << MOST_LEVELS)
+#define MOST_LEVELS   8
+#define MOST_NODES    (1u << MOST_LEVELS)
 #define ROWS_ELEMENTS 2048 /* that a block takes at least, if the matrix has them */
-#define WARPS (QEM_CUDA_THREADS / 32)
-#define ALL_LANES 0xffffffffu
+#define WARPS         (QEM_CUDA_THREADS / 32)
+#define ALL_LANES     0xffffffffu
 
-/* One matrix that a level splits: where it lies in the row, and where its map begins. Level i (from 0) has the nodes 2^i - 1 ..
- * 2^(i+1) - 2, in the order of their leaves. */
+/* One matrix that a level splits: where it lies in the row, and where its map begins. Level i (from 0) has the nodes 2^i -
+ * 1 .. 2^(i+1) - 2, in the order of their leaves. */
 struct swap_node {
     uint64_t offset, width; /* columns */
     uint64_t first_bit;     /* row i's bits begin at first_bit + i * (width / 2) */
@@ -54,10 +54,11 @@ static __device__ __forceinline__ void set_bits(uint32_t *words, uint64_t bit, u
     if (shift && bits >> (32 - shift)) atomicOr(word + 1, bits >> (32 - shift));
 }
 
-/* Pair j of a node: its two columns in the order before the level, and the places of the smaller and the larger one after it. */
-template <swap_kind KIND>
-static __device__ __forceinline__ void swap_pair(const swap_job &job, const float *from, float *to, uint64_t small, uint64_t j,
-                                                 uint64_t bit, bool is_there)
+/* Pair j of a node: its two columns in the order before the level, and the places of the smaller and the larger one after
+ * it. */
+template <swap_kind KIND> static __device__ __forceinline__ void swap_pair(const swap_job &job, const float *from,
+                                                                           float *to, uint64_t small, uint64_t j,
+                                                                           uint64_t bit, bool is_there)
 {
     if (KIND == SWAP_INVERSE) {
         if (!is_there) return;
@@ -77,9 +78,9 @@ static __device__ __forceinline__ void swap_pair(const swap_job &job, const floa
 }
 
 /* Level `level` of some rows, by `warps` warps of which this is number `warp`: each takes 32 pairs of a node at once. */
-template <swap_kind KIND>
-static __device__ __forceinline__ void swap_level(const swap_job &job, uint32_t level, const swap_rows &rows, uint64_t warp,
-                                                  uint64_t warps)
+template <swap_kind KIND> static __device__ __forceinline__ void swap_level(const swap_job &job, uint32_t level,
+                                                                            const swap_rows &rows, uint64_t warp,
+                                                                            uint64_t warps)
 {
     const swap_node *const nodes = job.nodes + ((1u << level) - 1);
     const uint64_t stripes = nodes->width / 2 / 32 + 1; /* of the widest node, and one for an odd last column */
@@ -123,8 +124,8 @@ template <swap_kind KIND> static __global__ void __launch_bounds__(QEM_CUDA_THRE
     }
 }
 
-template <swap_kind KIND>
-static __global__ void __launch_bounds__(QEM_CUDA_THREADS) swap_one_level(swap_job job, uint32_t level)
+template <swap_kind KIND> static __global__ void __launch_bounds__(QEM_CUDA_THREADS)
+    swap_one_level(swap_job job, uint32_t level)
 {
     const swap_rows rows = { job.in, job.out, 0, job.rows };
     swap_level<KIND>(job, level, rows, qem_cuda_first() / 32, qem_cuda_stride() / 32);
@@ -183,8 +184,7 @@ template <swap_kind KIND> static qem_status launch_levels(qem_cuda_call &call, c
     return QEM_OK;
 }
 
-template <swap_kind KIND>
-static qem_status run(qem_cuda_call &call, swap_job &job, const swap_node *tree)
+template <swap_kind KIND> static qem_status run(qem_cuda_call &call, swap_job &job, const swap_node *tree)
 {
     swap_node *nodes;
     if (job.rows == 0 || job.cols == 0) return QEM_OK;
@@ -218,8 +218,8 @@ qem_status qem_cuda_swap_by_map(qem_context *context, const float *x, const uint
     return run<SWAP_BY_MAP>(call, job, tree);
 }
 
-qem_status qem_cuda_swap_inverse(qem_context *context, const float *ordered, const uint8_t *map, uint64_t rows, uint64_t cols,
-                                 uint32_t levels, float *restored)
+qem_status qem_cuda_swap_inverse(qem_context *context, const float *ordered, const uint8_t *map, uint64_t rows,
+                                 uint64_t cols, uint32_t levels, float *restored)
 {
     qem_cuda_call call(context);
     swap_node tree[MOST_NODES];

@@ -1,8 +1,8 @@
 /*
- * Extremes, mean and mean square of tensors, rows, columns and blocks, of a matrix as it is or standardized by some steps, in
- * double. The order of each sum is that of cpu/unit_stats.c: along a row, element i adds to lane i % 8 of its segment; rows of
- * a column in ascending order within chunks; then rows, segments and chunks, in ascending order. A first kernel makes the parts'
- * sums, a second one adds the parts of each unit.
+ * Extremes, mean and mean square of tensors, rows, columns and blocks, of a matrix as it is or standardized by some steps,
+ * in double. The order of each sum is that of cpu/unit_stats.c: along a row, element i adds to lane i % 8 of its segment;
+ * rows of a column in ascending order within chunks; then rows, segments and chunks, in ascending order. A first kernel
+ * makes the parts' sums, a second one adds the parts of each unit.
  *
  * Bytes: the matrix once, 4 bytes an element, and 32 bytes a part written and read; a part has 1024 elements or more, apart
  * from blocks that are smaller.
@@ -13,15 +13,15 @@
 #include <float.h>
 #include <math.h>
 
-#define SEGMENT 16384   /* columns of a row that are summed apart */
-#define CHUNK_ROWS 1024 /* rows whose column sums are made apart */
+#define SEGMENT    16384 /* columns of a row that are summed apart */
+#define CHUNK_ROWS 1024  /* rows whose column sums are made apart */
 
 struct moments {
     double sum, square, least, greatest;
 };
 
-/* Parts: `across` runs of `width` columns (the last one is narrower) in each of as many groups of `group` rows as there are.
- * By columns: a part is a column of a group of rows. */
+/* Parts: `across` runs of `width` columns (the last one is narrower) in each of as many groups of `group` rows as there
+ * are. By columns: a part is a column of a group of rows. */
 struct stats_job {
     const float *x;
     uint64_t rows, cols;
@@ -67,18 +67,20 @@ static __device__ __forceinline__ double load(const stats_job &job, uint64_t row
 }
 
 /* A team of 8 threads makes a part: its rows one after another, each by lanes. */
-static __global__ void __launch_bounds__(QEM_CUDA_THREADS) sum_runs(stats_job job, moments *parts)
+static __global__ void __launch_bounds__(QEM_CUDA_THREADS, 4) sum_runs(stats_job job, moments *parts)
 {
     for (uint64_t round = 0; round < qem_team_rounds(job.parts); round++) {
         const uint64_t part = qem_team(round);
         const bool is_there = part < job.parts;
-        const uint64_t first = is_there ? part / job.across * job.group : 0, col = is_there ? part % job.across * job.width : 0;
+        const uint64_t first = is_there ? part / job.across * job.group : 0,
+                       col = is_there ? part % job.across * job.width : 0;
         const uint64_t end = job.cols - col < job.width ? job.cols : col + job.width;
         moments total = nothing();
         for (uint64_t r = 0; r < job.group; r++) {
             moments lane = nothing();
             if (is_there && first + r < job.rows)
-                for (uint64_t c = col + threadIdx.x % QEM_LANES; c < end; c += QEM_LANES) add_element(lane, load(job, first + r, c));
+                for (uint64_t c = col + threadIdx.x % QEM_LANES; c < end; c += QEM_LANES)
+                    add_element(lane, load(job, first + r, c));
             const moments row = { qem_lane_total(lane.sum), qem_lane_total(lane.square), qem_lane_least(lane.least),
                                   qem_lane_greatest(lane.greatest) };
             if (first + r < job.rows) add_moments(total, row);
@@ -88,7 +90,7 @@ static __global__ void __launch_bounds__(QEM_CUDA_THREADS) sum_runs(stats_job jo
 }
 
 /* A thread makes a part; neighbours have neighbouring columns. */
-static __global__ void __launch_bounds__(QEM_CUDA_THREADS) sum_columns(stats_job job, moments *parts)
+static __global__ void __launch_bounds__(QEM_CUDA_THREADS, 4) sum_columns(stats_job job, moments *parts)
 {
     for (uint64_t part = qem_cuda_first(); part < job.parts; part += qem_cuda_stride()) {
         const uint64_t first = part / job.cols * job.group, col = part % job.cols;
@@ -112,7 +114,7 @@ struct unit_tables {
 };
 
 /* Unit u is the sum of the parts u * inner + i * outer, i < count; blocks are narrower at the end of a row. */
-static __global__ void __launch_bounds__(QEM_CUDA_THREADS)
+static __global__ void __launch_bounds__(QEM_CUDA_THREADS, 4)
     add_parts(const moments *parts, uint64_t units, uint64_t inner, uint64_t outer, uint64_t count, uint64_t elements,
               uint64_t of_row, uint64_t last_elements, unit_tables out)
 {
@@ -195,16 +197,16 @@ qem_status qem_cuda_standardized_stats(qem_context *context, const float *x, uin
     else
         QEM_TRY(call.launch(QEM_LAUNCH(sum_runs, call.blocks(job.parts, QEM_CUDA_THREADS / QEM_LANES), QEM_CUDA_THREADS, 0,
                                        call.stream, job, parts)));
-    QEM_TRY(call.launch(QEM_LAUNCH(add_parts, call.blocks(u.units), QEM_CUDA_THREADS, 0, call.stream, parts, u.units, u.inner,
-                                   u.outer, u.count, u.elements, u.of_row, u.last_elements, tables)));
+    QEM_TRY(call.launch(QEM_LAUNCH(add_parts, call.blocks(u.units), QEM_CUDA_THREADS, 0, call.stream, parts, u.units,
+                                   u.inner, u.outer, u.count, u.elements, u.of_row, u.last_elements, tables)));
     if (least) QEM_TRY(call.to_host(least, tables.least, u.units * sizeof *least));
     if (greatest) QEM_TRY(call.to_host(greatest, tables.greatest, u.units * sizeof *greatest));
     if (mean) QEM_TRY(call.to_host(mean, tables.mean, u.units * sizeof *mean));
     return square ? call.to_host(square, tables.square, u.units * sizeof *square) : QEM_OK;
 }
 
-qem_status qem_cuda_unit_stats(qem_context *context, const float *x, uint64_t rows, uint64_t cols, qem_axis axis, uint64_t block,
-                               float *least, float *greatest, double *mean, double *square)
+qem_status qem_cuda_unit_stats(qem_context *context, const float *x, uint64_t rows, uint64_t cols, qem_axis axis,
+                               uint64_t block, float *least, float *greatest, double *mean, double *square)
 {
     return qem_cuda_standardized_stats(context, x, rows, cols, nullptr, 0, axis, block, least, greatest, mean, square);
 }

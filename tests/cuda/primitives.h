@@ -1,5 +1,5 @@
-// The primitives of backend.h on the GPU (the kernel host runner) beside those on the CPU: results are equal bit for bit. Device
-// arrays lie between guard bytes, and the runner guards their ends too.
+// The primitives of backend.h on the GPU (the kernel host runner) beside those on the CPU: results are equal bit for bit.
+// Device arrays lie between guard bytes, and the runner guards their ends too.
 #ifndef QEM_TESTS_CUDA_PRIMITIVES_H
 #define QEM_TESTS_CUDA_PRIMITIVES_H
 

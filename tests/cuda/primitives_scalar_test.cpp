@@ -11,7 +11,9 @@ using namespace qem_test;
 
 namespace {
 
-constexpr size_t sizes[] = { 1, 2, 7, 8, 9, 31, 100, 1000, QEM_ERROR_CHUNK - 1, QEM_ERROR_CHUNK, QEM_ERROR_CHUNK + 1, 9001 };
+constexpr size_t sizes[] = {
+    1, 2, 7, 8, 9, 31, 100, 1000, QEM_ERROR_CHUNK - 1, QEM_ERROR_CHUNK, QEM_ERROR_CHUNK + 1, 9001
+};
 
 std::string label(Pattern pattern, size_t n)
 {
@@ -41,7 +43,15 @@ TEST(CudaPrimitives, ExtremesAndSums)
             p.must(p->sum(p, a.get(), x.size(), mean, &sum, &squared));
             p.must(p->sum(p, a.get(), x.size(), 0.0, &plain, &plain_squared));
             p.must(p->error_sums(p, a.get(), b.get(), x.size(), &errors));
-            return Bytes().add(least).add(greatest).add(mean).add(sum).add(squared).add(plain).add(plain_squared).add(errors);
+            return Bytes()
+                .add(least)
+                .add(greatest)
+                .add(mean)
+                .add(sum)
+                .add(squared)
+                .add(plain)
+                .add(plain_squared)
+                .add(errors);
         });
     });
 }
@@ -94,7 +104,8 @@ TEST(CudaPrimitives, ScalarStepsAndCodes)
     for (const Pattern pattern : all_patterns)
         for (const size_t k : { 1, 2, 3, 16, 17, 255, 256, 2000, 2458, 5000 }) {
             const size_t n = below(random, 2) ? 3001 : 513;
-            const std::vector<float> x = values(random, pattern, n), w = weights(random, n), t = thresholds_of(random, x, k);
+            const std::vector<float> x = values(random, pattern, n), w = weights(random, n),
+                                     t = thresholds_of(random, x, k);
             const double largest = pattern == Pattern::huge || pattern == Pattern::outlier ? 4e38 : 64.0;
             const int shift = 62 - 13 - (std::ilogb(largest) + 1);
             both(label(pattern, n) + ", k " + std::to_string(k), [&](const Primitives &p) -> std::vector<unsigned char> {
@@ -122,7 +133,8 @@ struct Layout {
 std::vector<unsigned char> memory_of(Random &random, const Layout &l, const float *bad, uint64_t at)
 {
     const uint64_t size = qem_dtype_size(l.dtype);
-    std::vector<unsigned char> bytes(l.shift + ((l.rows - 1) * l.row_stride + (l.cols - 1) * l.col_stride + 1) * size, 0x7f);
+    std::vector<unsigned char> bytes(l.shift + ((l.rows - 1) * l.row_stride + (l.cols - 1) * l.col_stride + 1) * size,
+                                     0x7f);
     for (uint64_t i = 0; i < l.rows; i++)
         for (uint64_t j = 0; j < l.cols; j++) {
             unsigned char *to = bytes.data() + l.shift + (i * l.row_stride + j * l.col_stride) * size;
@@ -153,11 +165,11 @@ qem_view view_of(const Layout &l, const void *memory)
 }
 
 const Layout layouts[] = {
-    { QEM_DTYPE_F32, 13, 37, 37, 1, 0 },  { QEM_DTYPE_F32, 13, 37, 37, 1, 1 },  { QEM_DTYPE_F32, 5, 40, 64, 1, 0 },
-    { QEM_DTYPE_F32, 9, 11, 1, 9, 0 },    { QEM_DTYPE_F16, 13, 37, 37, 1, 0 },  { QEM_DTYPE_F16, 7, 30, 41, 1, 1 },
-    { QEM_DTYPE_F16, 9, 11, 1, 9, 0 },    { QEM_DTYPE_BF16, 13, 37, 37, 1, 0 }, { QEM_DTYPE_BF16, 1, 300, 300, 1, 0 },
-    { QEM_DTYPE_BF16, 6, 10, 60, 3, 0 },  { QEM_DTYPE_F64, 13, 37, 37, 1, 0 },  { QEM_DTYPE_F64, 8, 9, 20, 2, 3 },
-    { QEM_DTYPE_U8, 21, 19, 19, 1, 0 },   { QEM_DTYPE_U8, 21, 19, 57, 3, 1 },   { QEM_DTYPE_F32, 1, 1, 1, 1, 0 },
+    { QEM_DTYPE_F32, 13, 37, 37, 1, 0 }, { QEM_DTYPE_F32, 13, 37, 37, 1, 1 },  { QEM_DTYPE_F32, 5, 40, 64, 1, 0 },
+    { QEM_DTYPE_F32, 9, 11, 1, 9, 0 },   { QEM_DTYPE_F16, 13, 37, 37, 1, 0 },  { QEM_DTYPE_F16, 7, 30, 41, 1, 1 },
+    { QEM_DTYPE_F16, 9, 11, 1, 9, 0 },   { QEM_DTYPE_BF16, 13, 37, 37, 1, 0 }, { QEM_DTYPE_BF16, 1, 300, 300, 1, 0 },
+    { QEM_DTYPE_BF16, 6, 10, 60, 3, 0 }, { QEM_DTYPE_F64, 13, 37, 37, 1, 0 },  { QEM_DTYPE_F64, 8, 9, 20, 2, 3 },
+    { QEM_DTYPE_U8, 21, 19, 19, 1, 0 },  { QEM_DTYPE_U8, 21, 19, 57, 3, 1 },   { QEM_DTYPE_F32, 1, 1, 1, 1, 0 },
 };
 
 TEST(CudaPrimitives, Load)

@@ -80,7 +80,8 @@ TEST(CudaPrimitives, UnitStatistics)
                     p.must(p->standardized_stats(p, a.get(), s.rows, s.cols, steps.steps.data(),
                                                  static_cast<uint32_t>(steps.steps.size()), axis, block, least.data(),
                                                  greatest.data(), mean.data(), square.data()));
-                    p.must(p->unit_stats(p, a.get(), s.rows, s.cols, axis, block, nullptr, nullptr, mean_alone.data(), nullptr));
+                    p.must(p->unit_stats(p, a.get(), s.rows, s.cols, axis, block, nullptr, nullptr, mean_alone.data(),
+                                         nullptr));
                     return Bytes().add(least).add(greatest).add(mean).add(square).add(mean_alone);
                 });
             }
@@ -90,7 +91,7 @@ TEST(CudaPrimitives, UnitStatistics)
 TEST(CudaPrimitives, UnitStatisticsInParts)
 {
     Random random(2);
-    for (const Shape &s : { Shape{ 2, 33001 }, Shape{ 2500, 3 }, Shape{ 1025, 17 } }) {
+    for (const Shape &s : { Shape{ 2, 33001 }, Shape{ 1300, 7 } }) {
         const std::vector<float> x = values(random, Pattern::normal, s.rows * s.cols);
         for (const qem_axis axis : { QEM_AXIS_TENSOR, QEM_AXIS_ROW, QEM_AXIS_COLUMN })
             both(label(Pattern::normal, s), [&](const Primitives &p) -> std::vector<double> {
@@ -110,7 +111,8 @@ TEST(CudaPrimitives, StandardizeAndWeigh)
         for (const Shape &s : shapes)
             for (int kind = 0; kind < step_kinds; kind++) {
                 const uint64_t n = s.rows * s.cols, importance_rows = below(random, 2) ? 1 : s.rows;
-                const std::vector<float> x = values(random, pattern, n), importance = weights(random, importance_rows * s.cols);
+                const std::vector<float> x = values(random, pattern, n),
+                                         importance = weights(random, importance_rows * s.cols);
                 Steps steps;
                 make_steps(random, kind, s, &steps);
                 const qem_decode_affine *list = steps.steps.data();
@@ -158,12 +160,12 @@ TEST(CudaPrimitives, SearchBlockScales)
 {
     Random random(5);
     for (const Pattern pattern : all_patterns)
-        for (const uint32_t bits : { 1u, 2u, 4u, 6u, 8u })
-            for (const uint64_t k : { 1, 2, 7, 16, 100, 1500 }) {
+        for (const uint32_t bits : { 1u, 4u, 6u, 8u })
+            for (const uint64_t k : { 1, 2, 16, 1500 }) {
                 const Shape s = shapes[below(random, 6)];
                 const uint64_t n = s.rows * s.cols, block = below(random, 3) ? 1 + below(random, 40) : 600;
                 const uint64_t units = units_of(QEM_AXIS_BLOCK, block, s), per_super = bits == 1 ? 1 : 1 + below(random, 5);
-                if (k > 100 && n > 200) continue;
+                if ((k > 100 || bits > 4) && n > 500) continue;
                 const std::vector<float> x = values(random, pattern, n);
                 std::vector<float> w = weights(random, n), levels = values(random, Pattern::normal, k);
                 if (below(random, 3) == 0) std::fill(w.begin(), w.begin() + static_cast<long>(n / 2), 0.0f);
@@ -175,12 +177,13 @@ TEST(CudaPrimitives, SearchBlockScales)
                          const Floats a(p, x), b(p, w);
                          std::vector<uint8_t> q(units), weighted(units), alone(units);
                          std::vector<double> error(units), weighted_error(units);
-                         p.must(p->search_block_scales(p, a.get(), nullptr, s.rows, s.cols, block, bits, per_super, supers.data(),
-                                                       levels.data(), k, q.data(), error.data()));
-                         p.must(p->search_block_scales(p, a.get(), b.get(), s.rows, s.cols, block, bits, per_super, supers.data(),
-                                                       levels.data(), k, weighted.data(), weighted_error.data()));
-                         p.must(p->search_block_scales(p, a.get(), b.get(), s.rows, s.cols, block, bits, per_super, supers.data(),
-                                                       levels.data(), k, alone.data(), nullptr));
+                         p.must(p->search_block_scales(p, a.get(), nullptr, s.rows, s.cols, block, bits, per_super,
+                                                       supers.data(), levels.data(), k, q.data(), error.data()));
+                         p.must(p->search_block_scales(p, a.get(), b.get(), s.rows, s.cols, block, bits, per_super,
+                                                       supers.data(), levels.data(), k, weighted.data(),
+                                                       weighted_error.data()));
+                         p.must(p->search_block_scales(p, a.get(), b.get(), s.rows, s.cols, block, bits, per_super,
+                                                       supers.data(), levels.data(), k, alone.data(), nullptr));
                          return Bytes().add(q).add(error).add(weighted).add(weighted_error).add(alone);
                      });
             }
@@ -195,15 +198,15 @@ TEST(CudaPrimitives, Outliers)
             const std::vector<float> x = values(random, pattern, n), mean = values(random, pattern, s.cols);
             std::vector<float> inverse = weights(random, s.cols);
             if (below(random, 2)) inverse[0] = INFINITY;
-            for (const uint64_t count : { uint64_t(0), uint64_t(1), n / 50, n / 2, n, n + 5, UINT64_MAX })
+            for (const uint64_t count : { uint64_t(0), uint64_t(1), n / 50, n / 2, n + 5, UINT64_MAX })
                 both(label(pattern, s) + ", " + std::to_string(count) + " wanted", [&](const Primitives &p) {
                     const Floats a(p, x);
                     std::vector<uint64_t> index(n + 1, 77);
                     uint64_t found, counted;
-                    p.must(p->select_outliers(p, a.get(), s.rows, s.cols, mean.data(), inverse.data(), count, 0.25f, index.data(),
-                                              &found));
-                    p.must(p->select_outliers(p, a.get(), s.rows, s.cols, mean.data(), inverse.data(), count, 0.25f, nullptr,
-                                              &counted));
+                    p.must(p->select_outliers(p, a.get(), s.rows, s.cols, mean.data(), inverse.data(), count, 0.25f,
+                                              index.data(), &found));
+                    p.must(p->select_outliers(p, a.get(), s.rows, s.cols, mean.data(), inverse.data(), count, 0.25f,
+                                              nullptr, &counted));
                     index.push_back(found);
                     index.push_back(counted);
                     return index;

@@ -12,7 +12,7 @@ struct Cut {
     uint64_t rows, cols;
     uint32_t dim;
 };
-constexpr Cut cuts_of_matrices[] = { { 1, 1, 1 },   { 40, 8, 4 },  { 9, 10, 4 },  { 5, 3, 7 },
+constexpr Cut cuts_of_matrices[] = { { 1, 1, 1 },   { 40, 8, 4 },  { 9, 10, 4 },   { 5, 3, 7 },
                                      { 100, 7, 3 }, { 3, 64, 64 }, { 20, 40, 17 }, { 500, 6, 2 } };
 
 std::string label(Pattern pattern, const Cut &c)
@@ -25,20 +25,20 @@ TEST(CudaPrimitives, QuantilesAndCells)
 {
     Random random(1);
     for (const Pattern pattern : all_patterns)
-        for (const Cut &c : cuts_of_matrices)
-            for (const uint32_t intervals : { 1u, 2u, 3u, c.dim < 4 ? 40u : 4u }) {
-                if (intervals == 40 && pattern != Pattern::normal && pattern != Pattern::few) continue;
-                const std::vector<float> x = values(random, pattern, c.rows * c.cols);
-                both(label(pattern, c) + ", " + std::to_string(intervals) + " intervals", [&](const Primitives &p) -> std::vector<unsigned char> {
-                    const Floats a(p, x);
-                    const qem_subvectors v = qem_cut(a.get(), c.rows, c.cols, c.dim);
-                    const DeviceArray<uint32_t> ids(p, v.rows * v.groups);
-                    std::vector<float> cuts(c.dim * (intervals - 1));
-                    p.must(p->quantiles(p, v, intervals, cuts.data()));
-                    p.must(p->cell_ids(p, v, intervals, cuts.data(), ids.get()));
-                    return Bytes().add(cuts).add(ids.read());
-                });
-            }
+        for (const Cut &c : cuts_of_matrices) {
+            const uint32_t intervals = static_cast<uint32_t>(1 + below(random, c.dim < 4 ? 12 : 4));
+            const std::vector<float> x = values(random, pattern, c.rows * c.cols);
+            both(label(pattern, c) + ", " + std::to_string(intervals) + " intervals",
+                 [&](const Primitives &p) -> std::vector<unsigned char> {
+                     const Floats a(p, x);
+                     const qem_subvectors v = qem_cut(a.get(), c.rows, c.cols, c.dim);
+                     const DeviceArray<uint32_t> ids(p, v.rows * v.groups);
+                     std::vector<float> cuts(c.dim * (intervals - 1));
+                     p.must(p->quantiles(p, v, intervals, cuts.data()));
+                     p.must(p->cell_ids(p, v, intervals, cuts.data(), ids.get()));
+                     return Bytes().add(cuts).add(ids.read());
+                 });
+        }
 }
 
 // More bins to look into than there are slots.
@@ -109,15 +109,16 @@ TEST(CudaPrimitives, DistinctValues)
     for (const Pattern pattern : all_patterns)
         for (const uint64_t limit : { 1, 3, 41, 300, 5000 }) {
             const std::vector<float> x = values(random, pattern, 1501);
-            both(std::string(name_of(pattern)) + ", at most " + std::to_string(limit), [&](const Primitives &p) -> std::vector<unsigned char> {
-                const Floats a(p, x);
-                std::vector<float> found(limit);
-                std::vector<uint64_t> counts(limit);
-                uint64_t count;
-                p.must(p->distinct_values(p, a.get(), x.size(), limit, found.data(), counts.data(), &count));
-                if (count > limit) return Bytes().add(count);
-                return Bytes().add(count).add(found).add(counts);
-            });
+            both(std::string(name_of(pattern)) + ", at most " + std::to_string(limit),
+                 [&](const Primitives &p) -> std::vector<unsigned char> {
+                     const Floats a(p, x);
+                     std::vector<float> found(limit);
+                     std::vector<uint64_t> counts(limit);
+                     uint64_t count;
+                     p.must(p->distinct_values(p, a.get(), x.size(), limit, found.data(), counts.data(), &count));
+                     if (count > limit) return Bytes().add(count);
+                     return Bytes().add(count).add(found).add(counts);
+                 });
         }
 }
 
@@ -127,8 +128,8 @@ void check_swaps(Random &random, Pattern pattern, uint64_t rows, uint64_t cols, 
 {
     const std::vector<float> x = values(random, pattern, rows * cols), y = values(random, Pattern::normal, rows * cols);
     const uint64_t bytes = qem_swap_map_bytes(rows, cols, levels);
-    both(std::string(name_of(pattern)) + ", " + std::to_string(rows) + " x " + std::to_string(cols) + ", " + std::to_string(levels) +
-             " levels",
+    both(std::string(name_of(pattern)) + ", " + std::to_string(rows) + " x " + std::to_string(cols) + ", " +
+             std::to_string(levels) + " levels",
          [&](const Primitives &p) -> std::vector<unsigned char> {
              const Floats a(p, x), b(p, y), ordered(p, x.size()), restored(p, x.size()), other(p, x.size());
              const DeviceArray<uint8_t> map(p, bytes);
@@ -149,7 +150,8 @@ TEST(CudaPrimitives, Swaps)
     Random random(6);
     for (const Pattern pattern : { Pattern::normal, Pattern::few, Pattern::zeros, Pattern::equal })
         for (const uint32_t levels : { 1u, 2u, 3u, 5u, 8u })
-            for (const uint64_t cols : { 1, 2, 3, 7, 64, 65, 130, 259 }) check_swaps(random, pattern, 1 + below(random, 12), cols, levels);
+            for (const uint64_t cols : { 1, 2, 3, 7, 64, 65, 130, 259 })
+                check_swaps(random, pattern, 1 + below(random, cols < 100 ? 12 : 3), cols, levels);
 }
 
 // Rows that shared memory does not hold.
@@ -167,14 +169,17 @@ TEST(CudaPrimitives, Rotate)
     for (const Pattern pattern : { Pattern::normal, Pattern::zeros, Pattern::denormal, Pattern::integers })
         for (const uint64_t cols : { 1, 5, 16, 33, 64, 70 }) {
             const uint64_t rows = 1 + below(random, 90);
-            const std::vector<float> x = values(random, pattern, rows * cols), rotation = values(random, Pattern::normal, cols * cols);
+            const std::vector<float> x = values(random, pattern, rows * cols),
+                                     rotation = values(random, Pattern::normal, cols * cols);
             const std::vector<float> before = values(random, pattern, cols), after = values(random, pattern, cols);
-            both(std::string(name_of(pattern)) + ", " + std::to_string(cols), [&](const Primitives &p) -> std::vector<unsigned char> {
-                const Floats a(p, x), r(p, rotation), b(p, before), c(p, after), plain(p, x.size()), shifted(p, x.size());
-                p.must(p->rotate(p, a.get(), rows, cols, r.get(), nullptr, nullptr, plain.get()));
-                p.must(p->rotate(p, a.get(), rows, cols, r.get(), b.get(), c.get(), shifted.get()));
-                return Bytes().add(plain.read()).add(shifted.read());
-            });
+            both(std::string(name_of(pattern)) + ", " + std::to_string(cols),
+                 [&](const Primitives &p) -> std::vector<unsigned char> {
+                     const Floats a(p, x), r(p, rotation), b(p, before), c(p, after), plain(p, x.size()),
+                         shifted(p, x.size());
+                     p.must(p->rotate(p, a.get(), rows, cols, r.get(), nullptr, nullptr, plain.get()));
+                     p.must(p->rotate(p, a.get(), rows, cols, r.get(), b.get(), c.get(), shifted.get()));
+                     return Bytes().add(plain.read()).add(shifted.read());
+                 });
         }
 }
 
@@ -184,8 +189,10 @@ TEST(CudaPrimitives, CrossProduct)
     struct Size {
         uint64_t rows, a, b;
     };
-    for (const Size &s : { Size{ 1, 1, 1 }, Size{ 17, 33, 1 }, Size{ 300, 5, 40 }, Size{ 8200, 3, 2 }, Size{ 40, 130, 7 } }) {
-        const std::vector<float> x = values(random, Pattern::normal, s.rows * s.a), y = values(random, Pattern::outlier, s.rows * s.b);
+    for (const Size &s :
+         { Size{ 1, 1, 1 }, Size{ 17, 33, 1 }, Size{ 300, 5, 40 }, Size{ 8200, 3, 2 }, Size{ 40, 130, 7 } }) {
+        const std::vector<float> x = values(random, Pattern::normal, s.rows * s.a),
+                                 y = values(random, Pattern::outlier, s.rows * s.b);
         both(std::to_string(s.rows) + " rows", [&](const Primitives &p) {
             const Floats a(p, x), b(p, y);
             std::vector<double> product(s.a * s.b);

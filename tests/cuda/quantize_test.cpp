@@ -1,9 +1,10 @@
-// Whole fits on the GPU (the kernel host runner): every artifact is that of the CPU to the last byte, its metrics too, and so is
-// what it decodes to. The runner ends the program where host code touches device memory on the way.
+// Whole fits on the GPU (the kernel host runner): every artifact is that of the CPU to the last byte, its metrics too, and
+// so is what it decodes to. The runner ends the program where host code touches device memory on the way.
 #include <gtest/gtest.h>
 
 #include <cstring>
 
+#include "cuda/device.h"
 #include "cuda_host/runner.h"
 #include "support/context.h"
 #include "support/matrices.h"
@@ -46,7 +47,8 @@ void expect_same_artifacts(const Artifact &cpu, const Artifact &gpu)
     EXPECT_EQ(a.k, b.k);
     EXPECT_EQ(a.cells, b.cells);
     EXPECT_EQ(a.stored_bytes, b.stored_bytes);
-    EXPECT_EQ(bytes_of(a.metrics), bytes_of(b.metrics)) << a.metrics.mse << " on the CPU, " << b.metrics.mse << " on the GPU";
+    EXPECT_EQ(bytes_of(a.metrics), bytes_of(b.metrics))
+        << a.metrics.mse << " on the CPU, " << b.metrics.mse << " on the GPU";
     const auto parts = parts_of(cpu), others = parts_of(gpu);
     ASSERT_EQ(parts.size(), others.size());
     for (const auto &[name, bytes] : parts) {
@@ -84,16 +86,17 @@ TEST(CudaQuantize, ScalarMethods)
         { "nf by blocks", mixed,
           with(QEM_METHOD_NF, 4.6, [](qem_recipe &r) { r.grid_axis = QEM_AXIS_BLOCK, r.grid_block = 32; }) },
         { "nf by blocks, small scales", mixed,
-          with(QEM_METHOD_NF, 4.6,
-               [](qem_recipe &r) { r.grid_axis = QEM_AXIS_BLOCK, r.grid_block = 16, r.params = 6; }) },
+          with(QEM_METHOD_NF, 4.6, [](qem_recipe &r) { r.grid_axis = QEM_AXIS_BLOCK, r.grid_block = 16, r.params = 6; }) },
         { "lloydmax", plain, with(QEM_METHOD_LLOYDMAX, 4.2) },
         { "lloydmax, integers", few, with(QEM_METHOD_LLOYDMAX, 3.3) },
-        { "lloydmax, codebook f16", plain, with(QEM_METHOD_LLOYDMAX, 3.2, [](qem_recipe &r) { r.codebook = QEM_DTYPE_F16; }) },
+        { "lloydmax, codebook f16", plain,
+          with(QEM_METHOD_LLOYDMAX, 3.2, [](qem_recipe &r) { r.codebook = QEM_DTYPE_F16; }) },
         { "lloydmax, standardized blocks", mixed,
           with(QEM_METHOD_LLOYDMAX, 4.8,
                [](qem_recipe &r) { r.standardize = QEM_STANDARDIZE_BLOCK, r.standardize_block = 16, r.params = 6; }) },
         { "lloydmax, standardized rows and columns", mixed,
-          with(QEM_METHOD_LLOYDMAX, 6.0, [](qem_recipe &r) { r.standardize = QEM_STANDARDIZE_ROW | QEM_STANDARDIZE_COLUMN; }) },
+          with(QEM_METHOD_LLOYDMAX, 6.0,
+               [](qem_recipe &r) { r.standardize = QEM_STANDARDIZE_ROW | QEM_STANDARDIZE_COLUMN; }) },
         { "lloydmax, outliers", plain, with(QEM_METHOD_LLOYDMAX, 4.5, [](qem_recipe &r) { r.outliers = 0.01; }) },
         { "grid, outliers by deviation", plain,
           with(QEM_METHOD_GRID, 6.5, [](qem_recipe &r) { r.outlier_sigma = 3.0, r.grid_axis = QEM_AXIS_ROW; }) },
@@ -114,7 +117,8 @@ TEST(CudaQuantize, VectorMethods)
         { "pq, a narrow last group", narrow, with(QEM_METHOD_PQ, 6.0) },
         { "pq, codebook f16", plain, with(QEM_METHOD_PQ, 5.0, [](qem_recipe &r) { r.codebook = QEM_DTYPE_F16; }) },
         { "pq, small codebooks", plain, with(QEM_METHOD_PQ, 5.0, [](qem_recipe &r) { r.codebook_bits = 8; }) },
-        { "pq, widths by group", narrow, with(QEM_METHOD_PQ, 6.0, [](qem_recipe &r) { r.allocation = QEM_ALLOCATION_VARIANCE; }) },
+        { "pq, widths by group", narrow,
+          with(QEM_METHOD_PQ, 6.0, [](qem_recipe &r) { r.allocation = QEM_ALLOCATION_VARIANCE; }) },
         { "hyperchr", plain, with(QEM_METHOD_HYPERCHR, 4.0) },
         { "hyperchr, three intervals", plain,
           with(QEM_METHOD_HYPERCHR, 6.0, [](qem_recipe &r) { r.intervals = 3, r.dim = 2; }) },
@@ -122,16 +126,20 @@ TEST(CudaQuantize, VectorMethods)
           with(QEM_METHOD_HYPERCHR, 6.0, [](qem_recipe &r) { r.intervals = 2, r.refine = 2; }) },
         { "qet", plain, with(QEM_METHOD_QET, 6.5) },
         { "qet, two levels", narrow, with(QEM_METHOD_QET, 7.5, [](qem_recipe &r) { r.levels = 2, r.dim = 2; }) },
-        { "two layers", plain, with(QEM_METHOD_HYPERCHR, 5.0, [](qem_recipe &r) {
-              static qem_recipe second = with(QEM_METHOD_PQ, 0.0);
-              r.residual = &second;
-          }) },
+        { "two layers", plain,
+          with(QEM_METHOD_HYPERCHR, 5.0,
+               [](qem_recipe &r) {
+                   static qem_recipe second = with(QEM_METHOD_PQ, 0.0);
+                   r.residual = &second;
+               }) },
         { "mixed rates", narrow, with(QEM_METHOD_HYPERCHR, 3.6, [](qem_recipe &r) { r.intervals = 1, r.mixed = 1; }) },
-        { "hyperchr, standardized and outliers", mixed_columns(50, 24, 8), with(QEM_METHOD_HYPERCHR, 10.0, [](qem_recipe &r) {
-              r.params = 32;
-              r.standardize = QEM_STANDARDIZE_COLUMN;
-              r.outliers = 0.01;
-          }) },
+        { "hyperchr, standardized and outliers", mixed_columns(50, 24, 8),
+          with(QEM_METHOD_HYPERCHR, 10.0,
+               [](qem_recipe &r) {
+                   r.params = 32;
+                   r.standardize = QEM_STANDARDIZE_COLUMN;
+                   r.outliers = 0.01;
+               }) },
     };
     for (const Case &c : cases) check(c);
 }
@@ -141,9 +149,11 @@ TEST(CudaQuantize, Rotations)
     const Matrix plain = mixed_columns(70, 8, 9), wide = gaussian(90, 12, 10);
     const Case cases[] = {
         { "opq", plain, recipe_k(QEM_METHOD_OPQ, 6) },
-        { "opq, widths by group", wide, with(QEM_METHOD_OPQ, 9.0, [](qem_recipe &r) { r.allocation = QEM_ALLOCATION_VARIANCE; }) },
+        { "opq, widths by group", wide,
+          with(QEM_METHOD_OPQ, 9.0, [](qem_recipe &r) { r.allocation = QEM_ALLOCATION_VARIANCE; }) },
         { "lopq", plain, recipe_k(QEM_METHOD_LOPQ, 4) },
-        { "opq, standardized rows", wide, with(QEM_METHOD_OPQ, 10.0, [](qem_recipe &r) { r.standardize = QEM_STANDARDIZE_ROW; }) },
+        { "opq, standardized rows", wide,
+          with(QEM_METHOD_OPQ, 10.0, [](qem_recipe &r) { r.standardize = QEM_STANDARDIZE_ROW; }) },
     };
     for (Case c : cases) {
         c.recipe.iterations = 3;
@@ -158,7 +168,8 @@ TEST(CudaQuantize, Importance)
     Random random(12);
     for (float &w : each.x) w = static_cast<float>(random.below(5)) * 0.25f;
     for (float &w : columns.x) w = 0.1f + static_cast<float>(random.unit());
-    for (const qem_method method : { QEM_METHOD_LLOYDMAX, QEM_METHOD_VQ, QEM_METHOD_PQ, QEM_METHOD_HYPERCHR, QEM_METHOD_QET })
+    for (const qem_method method :
+         { QEM_METHOD_LLOYDMAX, QEM_METHOD_VQ, QEM_METHOD_PQ, QEM_METHOD_HYPERCHR, QEM_METHOD_QET })
         for (const Matrix *weight : { &each, &columns }) {
             const qem_view view = weight->view();
             qem_recipe recipe = recipe_k(method, 6);
@@ -189,6 +200,40 @@ TEST(CudaQuantize, ViewsOfAllTypes)
     view.data = bytes.data();
     view.dtype = QEM_DTYPE_U8;
     expect_same_artifacts(quantize(on(QEM_DEVICE_CPU), view, recipe), quantize(on(QEM_DEVICE_CUDA), view, recipe));
+}
+
+TEST(CudaQuantize, MatrixInDeviceMemory)
+{
+    const Matrix matrix = gaussian(20, 36, 21), weight(1, 36, 0.5f);
+    const DeviceMemory x(matrix.x.size() * sizeof(float)), w(weight.x.size() * sizeof(float));
+    must_cuda(cudaMemcpy(x.get(), matrix.x.data(), matrix.x.size() * sizeof(float), cudaMemcpyHostToDevice));
+    must_cuda(cudaMemcpy(w.get(), weight.x.data(), weight.x.size() * sizeof(float), cudaMemcpyHostToDevice));
+    qem_view here = matrix.view(), there = here, weight_here = weight.view(), weight_there = weight_here;
+    there.data = x.get();
+    weight_there.data = w.get();
+    qem_recipe recipe = with(QEM_METHOD_HYPERCHR, 5.0);
+    recipe.importance = &weight_here;
+    const Artifact cpu = quantize(on(QEM_DEVICE_CPU), here, recipe);
+    recipe.importance = &weight_there;
+    expect_same_artifacts(cpu, quantize(on(QEM_DEVICE_CUDA), there, recipe));
+}
+
+// An allocator may give pinned memory, from which copies are made later than they are asked for.
+TEST(CudaQuantize, PinnedMemoryOfTheAllocator)
+{
+    Options options = on_device(QEM_DEVICE_CUDA, 7);
+    options.allocator.allocate = [](void *, size_t bytes) -> void * {
+        void *memory = nullptr;
+        return cudaMallocHost(&memory, bytes) == cudaSuccess ? memory : nullptr;
+    };
+    options.allocator.release = [](void *, void *memory) { (void)cudaFreeHost(memory); };
+    const Context pinned(options);
+    const Matrix matrix = heavy_tails(40, 24, 22);
+    for (const qem_method method : { QEM_METHOD_LLOYDMAX, QEM_METHOD_HYPERCHR, QEM_METHOD_QET }) {
+        const qem_recipe recipe = with(method, 5.5);
+        const Artifact artifact = quantize(pinned, matrix.view(), recipe);
+        expect_same_artifacts(quantize(on(QEM_DEVICE_CPU), matrix.view(), recipe), artifact);
+    }
 }
 
 TEST(CudaQuantize, DequantizeToRowsWithGaps)
@@ -256,7 +301,8 @@ TEST(CudaQuantize, ProductsOnCodesAreNotThere)
     const Matrix matrix = gaussian(8, 8, 19);
     const Artifact artifact = quantize(on(QEM_DEVICE_CUDA), matrix.view(), with(QEM_METHOD_RTN, 6.0));
     std::vector<float> x(8), y(8);
-    EXPECT_EQ(qem_matmul(on(QEM_DEVICE_CUDA), artifact.get(), 1, QEM_DTYPE_F32, x.data(), 0, QEM_DTYPE_F32, y.data(), 0, nullptr, 0),
+    EXPECT_EQ(qem_matmul(on(QEM_DEVICE_CUDA), artifact.get(), 1, QEM_DTYPE_F32, x.data(), 0, QEM_DTYPE_F32, y.data(), 0,
+                         nullptr, 0),
               QEM_ERR_UNSUPPORTED);
     EXPECT_EQ(qem_matmul_workspace_size(on(QEM_DEVICE_CUDA), artifact.get(), 1), 0u);
 }
