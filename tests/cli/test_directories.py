@@ -122,7 +122,7 @@ class Quantize(Directory):
             self.assertLessEqual(spread["bits_per_element"], bits)
             for tensor in same["tensors"]:
                 self.assertLessEqual(tensor["bits_per_element"], bits)
-            cost = lambda report: sum(t["nmse"] * (t["rows"] * t["cols"]) ** 0.5 for t in report["tensors"])
+            cost = lambda report: sum(t["nmse"] * t["rows"] * t["cols"] for t in report["tensors"])
             self.assertLess(cost(spread), cost(same) * 1.0001)
             self.assertGreater(len({round(t["bits_per_element"], 2) for t in spread["tensors"]}), 1)
         self.refused(1, "too few", "quantize", "model", "-o", "x", "--method", "nf", "--bits", "1.5")

@@ -13,7 +13,7 @@ static const cli_command commands[] = {
       "ones; --include and --exclude choose otherwise, in files too. A run that was cut off goes on where it is started again:\n"
       "finished shards are verified and kept. qem.json in the output says what the run is.\n"
       "Several tensors share one budget: for each the error is measured at some rates, and more bits go where they take away\n"
-      "more of it (relative error times the square root of the number of weights, or, with --importance, the weighted error).\n"
+      "more of it (relative error, NMSE, of each weight, or, with --importance, the weighted squared error).\n"
       "--uniform gives all the same rate, --dry-run prints the plan.\n\n"
       "--residual M2[:SHARE] adds a layer by method M2 for what the layers before leave over; it and the layers after it\n"
       "take SHARE (default 0.3) of what the layer before would have had. It takes the other options of the command line too\n"

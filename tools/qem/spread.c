@@ -6,8 +6,9 @@
  * rate of the least error + price * bytes, and the price is found by bisection. What is left over goes where it takes off most.
  *
  * Errors of different tensors are made comparable either by the importance file, whose weights are on one scale (the error is
- * then the weighted squared error), or, without one, by taking each tensor's relative error (NMSE) times the square root of its
- * elements: plain squared errors would starve tensors of small numbers, whose numbers matter as much.
+ * then the weighted squared error), or, without one, by taking each tensor's relative error (NMSE) times its elements: plain squared
+ * errors would starve tensors of small numbers, whose numbers matter as much. On the linear weights of three transformers this
+ * left less loss than one rate for all; embeddings are another matter (bench/README.md).
  */
 #include "model.h"
 
@@ -129,7 +130,7 @@ static qem_status error_of(qem_context *context, const sampled *sample, const qe
 
     if (status != QEM_OK) return status;
     if (!sample->weighted) {
-        *error = isfinite(info.metrics.nmse) ? info.metrics.nmse * sqrt(elements) : 0;
+        *error = isfinite(info.metrics.nmse) ? info.metrics.nmse * elements : 0;
         return QEM_OK;
     }
     status = weighted_error(context, sample, artifact, error);
