@@ -1,7 +1,12 @@
 // Products of many rows, by cuBLAS: a stand-in that checks how it is called, reached as the real one is.
 #include <thread>
 
+#if __has_include(<cublas_api.h>)
+#include <cublas_api.h>
+#endif
+
 #include "artifacts.h"
+#include "cuda/blas.cuh"
 #include "product.h"
 
 using namespace qem_test;
@@ -13,6 +18,24 @@ const Context &context()
     static const Context one;
     return one;
 }
+
+#ifdef CUBLAS_VER_MAJOR
+// What the library writes out, since it is built without cuBLAS's headers.
+static_assert(int(QEM_CUBLAS_SUCCESS) == CUBLAS_STATUS_SUCCESS && int(QEM_CUBLAS_ALLOC_FAILED) == CUBLAS_STATUS_ALLOC_FAILED &&
+              int(QEM_CUBLAS_NOT_INITIALIZED) == CUBLAS_STATUS_NOT_INITIALIZED && int(QEM_CUBLAS_OP_N) == CUBLAS_OP_N &&
+              int(QEM_CUBLAS_OP_T) == CUBLAS_OP_T && int(QEM_CUBLAS_POINTER_MODE_HOST) == CUBLAS_POINTER_MODE_HOST &&
+              int(QEM_CUBLAS_ATOMICS_NOT_ALLOWED) == CUBLAS_ATOMICS_NOT_ALLOWED &&
+              int(QEM_CUBLAS_DISALLOW_REDUCED_PRECISION_REDUCTION) ==
+                  (CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION) &&
+              int(QEM_CUBLAS_COMPUTE_32F) == CUBLAS_COMPUTE_32F && int(QEM_CUBLAS_GEMM_DEFAULT) == CUBLAS_GEMM_DEFAULT);
+static_assert(std::is_same_v<decltype(&cublasGemmEx_64),
+                             cublasStatus_t (*)(cublasHandle_t, cublasOperation_t, cublasOperation_t, int64_t, int64_t,
+                                                int64_t, const void *, const void *, cudaDataType, int64_t, const void *,
+                                                cudaDataType, int64_t, const void *, void *, cudaDataType, int64_t,
+                                                cublasComputeType_t, cublasGemmAlgo_t)>);
+static_assert(sizeof(cublasOperation_t) == sizeof(int) && sizeof(cublasComputeType_t) == sizeof(int) &&
+              sizeof(cublasMath_t) == sizeof(int) && sizeof(cudaDataType) == sizeof(int));
+#endif
 
 std::vector<std::unique_ptr<Layers>> artifacts()
 {
