@@ -7,8 +7,7 @@
  *
  * Errors of different tensors are made comparable either by the importance file, whose weights are on one scale (the error is
  * then the weighted squared error), or, without one, by taking each tensor's relative error (NMSE) times its elements: plain squared
- * errors would starve tensors of small numbers, whose numbers matter as much. On the linear weights of three transformers this
- * left less loss than one rate for all; embeddings are another matter (bench/README.md).
+ * errors would starve tensors of small numbers, whose numbers matter as much.
  */
 #include "model.h"
 
@@ -20,7 +19,6 @@
 #define SAMPLE_ROWS 1024u
 #define SAMPLE_ELEMENTS (1u << 18)
 #define SAMPLE_ALIGN 64u /* columns: whole sub-vectors, whole blocks */
-#define EXACT_ELEMENTS (1u << 16) /* matrices so small are measured as they will be quantized, of auto with all its effort */
 
 /* Rates beside that of the budget. */
 static const double offsets[] = { -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.5 };
@@ -29,7 +27,6 @@ enum { RATES = sizeof(offsets) / sizeof(offsets[0]) };
 typedef struct rate_point {
     double bits;  /* asked for */
     double cost;  /* bytes of the whole tensor */
-    bool exact;   /* cost and error are those of the artifact itself */
     double error; /* on the common scale, of the whole tensor */
 } rate_point;
 
@@ -154,21 +151,14 @@ static qem_status measure(qem_context *context, const qem_view *view, const samp
                           double elements, rate_point *point)
 {
     qem_artifact *artifact = NULL;
-    qem_artifact_info info = QEM_ARTIFACT_INFO_INIT;
     qem_recipe shortened = *recipe;
     qem_status status = cost_of(context, view, recipe, elements, &point->cost);
 
     point->bits = recipe->bits;
-    point->exact = recipe->method == QEM_METHOD_AUTO && elements <= EXACT_ELEMENTS && sample->view.rows == view->rows &&
-                   sample->view.cols == view->cols;
     shortened.importance = sample->weighted ? &sample->importance : NULL;
-    shortened.effort = recipe->method == QEM_METHOD_AUTO && !point->exact ? 0 : recipe->effort;
+    shortened.effort = recipe->method == QEM_METHOD_AUTO ? 0 : recipe->effort;
     if (status == QEM_OK) status = qem_quantize(context, &sample->view, NULL, &shortened, &artifact);
     if (status == QEM_OK) status = error_of(context, sample, artifact, elements, &point->error);
-    if (status == QEM_OK && point->exact) {
-        status = qem_artifact_query(artifact, &info);
-        point->cost = (double)info.stored_bytes;
-    }
     qem_artifact_destroy(&artifact);
     return status;
 }
@@ -328,8 +318,7 @@ static int find_price(spread_job *job)
     for (uint32_t i = 0; i < job->count; i++) {
         const rate_curve *curve = &job->curves[i];
         /* Half a bit more than the bytes: the planner must find the same size again. */
-        const rate_point *taken = &curve->points[curve->taken];
-        curve->tensor->bits = taken->exact ? taken->bits : (8 * taken->cost + 0.5) / curve->elements + extra;
+        curve->tensor->bits = (8 * curve->points[curve->taken].cost + 0.5) / curve->elements + extra;
     }
     return CLI_OK;
 }
