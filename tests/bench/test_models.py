@@ -406,7 +406,7 @@ class Points(Place):
         subject = self.sentences()
         row = self.rows(subject, ("nf block:64",), (4,))[1]
         lab, artifact, decoded = self.lab(), self.path("again.safetensors"), self.path("back.safetensors")
-        lab.quantize(self.path("minilm-linear.safetensors"), [*points.METHODS["nf block:64"], "--bits", 4], artifact)
+        points.quantize(lab, self.path("minilm-linear.safetensors"), [*points.METHODS["nf block:64"], "--bits", 4], artifact)
         lab.ask("dequantize", artifact, "-o", decoded, "--json")
         back = checkpoint.read_safetensors(decoded)
         errors = sum(np.square(back[name].astype(float) - array).sum() for name, array in subject.linear.items())
