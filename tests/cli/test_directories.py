@@ -144,6 +144,10 @@ class Quantize(Directory):
         bits = lambda report: {t["tensor"]: t["bits_per_element"] for t in report["tensors"]}
         self.assertGreater(bits(weighted)["lm_head.weight"], bits(plain)["lm_head.weight"])
         self.assertLessEqual(weighted["bits_per_element"], 4.5)
+        weights["layers.0.q.weight"] = np.zeros(64, np.float32)
+        weights["layers.0.q.weight"][0] = 1
+        write_safetensors(self.path("weights.safetensors"), weights)
+        self.quantize("some", "--importance", "weights.safetensors")
         del weights["lm_head.weight"]
         write_safetensors(self.path("weights.safetensors"), weights)
         self.refused(1, "lm_head", "quantize", "model", "-o", "c", "--method", "pq", "--bits", "4", "--importance",
@@ -236,6 +240,50 @@ class Resume(Directory):
         self.refused(1, "shards", *base, "--bits", "4.5")
         self.assertEqual(self.contents("whole"), self.whole)
 
+    def test_a_shard_of_another_run(self):
+        self.report("quantize", "model", "-o", "other", "--method", "lloydmax", "--standardize", "row", "--bits", "3")
+        self.cut([shard(1), shard(2)])
+        shutil.copy(self.path("other/" + shard(2)), self.path("out/" + shard(2)))
+        done = self.run_qem("quantize", "model", "-o", "out", "--method", "lloydmax", "--standardize", "row", "--bits", "4.5")
+        self.assertIn(shard(2), done.stderr.decode())
+        self.assertEqual(self.contents("out"), self.whole)
+
+    def test_auto_goes_on(self):
+        options = ("--method", "auto", "--effort", "0", "--bits", "4.5", "--include", "*q.weight")
+        self.report("quantize", "model", "-o", "a", *options)
+        expected = self.contents("a")
+        manifest = json.loads(expected["qem.json"])
+        manifest["finished"] = [shard(1)]
+        self.write_json("a/qem.json", manifest)
+        self.assertEqual(self.report("quantize", "model", "-o", "a", *options)["shards_kept"], 1)
+        self.assertEqual(self.contents("a"), expected)
+
+    def test_other_weights(self):
+        """A file of weights that changed is another run."""
+        write_safetensors(self.path("w.safetensors"), {name: np.ones(64, np.float32) for name in LINEAR})
+        options = ("--importance", "w.safetensors")
+        self.quantize("b", *options)
+        self.assertEqual(self.quantize("b", *options)["shards_kept"], 3)
+        os.utime(self.path("w.safetensors"))
+        self.refused(1, "importance", "quantize", "model", "-o", "b", "--method", "lloydmax", "--standardize", "row", "--bits", "4.5",
+                     *options)
+
+    def test_unfinished_is_no_model(self):
+        self.cut([shard(1)])
+        for command in (["dequantize", "out", "-o", "back"], ["inspect", "out"]):
+            self.refused(1, "not finished", *command)
+        self.write("out/qem.json", b'{"run": 3}')
+        self.refused(1, "damaged", "quantize", "model", "-o", "out", "--method", "lloydmax", "--standardize", "row", "--bits", "4.5")
+
+    def test_temporary_files_of_others(self):
+        """A directory that is not ours is left as it is, temporary files too."""
+        os.mkdir(self.path("busy"))
+        self.write("busy/.qem-1-2-0.tmp", b"somebody writes here")
+        self.write("busy/notes.txt", b"mine")
+        for command in (["quantize", "model", "-o", "busy", "--method", "rtn", "--bits", "4.5"], ["dequantize", "whole", "-o", "busy"]):
+            self.refused(1, "not empty", *command)
+        self.assertEqual(sorted(os.listdir(self.path("busy"))), [".qem-1-2-0.tmp", "notes.txt"])
+
     def test_two_runs_at_once(self):
         import fcntl
         directory = os.open(self.path("whole"), os.O_RDONLY)
@@ -265,6 +313,8 @@ class Errors(Directory):
         self.write_json(name, {"weight_map": dict(index["weight_map"], more=shard(1))})
         self.bad(["'more'", shard(1)])
         self.write_json(name, {"weight_map": dict(index["weight_map"], step="../x.safetensors")})
+        self.bad("step")
+        self.write_json(name, {"weight_map": index["weight_map"], "quantized_map": {"step": 5}})
         self.bad("step")
         self.write_json(name, {})
         self.bad("weight_map")

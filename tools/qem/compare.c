@@ -240,7 +240,11 @@ static int open_input(compare_job *job)
     if (status != QEM_OK) return cli_library_error(context, status, options->operands[0]);
     result = cli_list(job->input, &listing);
     if (result != CLI_OK) return result;
-    job->tensor = options->tensor != NULL ? options->tensor : listing.entries[0].name;
+    job->tensor = options->tensor;
+    for (uint32_t i = 0; i < listing.count && job->tensor == NULL; i++) {
+        if (listing.count == 1 || cli_is_matrix(&listing.entries[i])) job->tensor = listing.entries[i].name;
+    }
+    if (job->tensor == NULL) job->tensor = listing.entries[0].name;
     cli_list_free(&listing);
     touch(&job->view);
     job->results = calloc((size_t)options->method_count * options->ratio_count * job->side_count, sizeof(*job->results));

@@ -49,7 +49,7 @@ static const cli_command commands[] = {
       "  qem inspect weights.npy --json\n",
       cli_inspect },
     { CMD_EVALUATE, "evaluate", "ORIGINAL and ARTIFACT|DECODED", 2, "measure the error against the original",
-      "The second file is an artifact or a dequantized matrix. Of models, the tensors of the second file are compared\n"
+      "The second file is an artifact or a dequantized matrix. Of files with several, the tensors of the second are compared\n"
       "with those of the same name in the first.\n\n"
       "Examples:\n"
       "  qem evaluate weights.npy weights.safetensors\n"

@@ -8,14 +8,20 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define NO_MEMORY() cli_fail("out of memory")
 
-bool cli_is_model_path(const char *path)
+static bool is_directory(const char *path)
 {
     struct stat info;
 
-    return cli_has_suffix(path, ".json") || (stat(path, &info) == 0 && S_ISDIR(info.st_mode));
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+bool cli_is_model_path(const char *path)
+{
+    return cli_has_suffix(path, ".json") || is_directory(path);
 }
 
 char *cli_join(const char *directory, const char *name)
@@ -194,6 +200,24 @@ static int sort_files(cli_model *model, char **names, uint32_t count, const char
     return CLI_OK;
 }
 
+/* What a run that was cut off left is no model yet. */
+static int check_finished(const cli_model *model)
+{
+    char *path = cli_join(model->directory, CLI_MANIFEST);
+    int result = CLI_OK;
+
+    if (path == NULL) return NO_MEMORY();
+    if (access(path, F_OK) == 0) {
+        json_t *manifest = json_load_file(path, 0, NULL);
+        if (!json_is_true(json_object_get(manifest, "complete"))) {
+            result = cli_fail("%s: its quantization is not finished (" CLI_MANIFEST "): start that run again", model->path);
+        }
+        json_decref(manifest);
+    }
+    free(path);
+    return result;
+}
+
 static int open_directory(cli_model *model, json_t **index)
 {
     char **names = NULL;
@@ -201,6 +225,7 @@ static int open_directory(cli_model *model, json_t **index)
     uint32_t count = 0;
     int result = list_directory(model->directory, &names, &count);
 
+    if (result == CLI_OK) result = check_finished(model);
     if (result == CLI_OK) result = sort_files(model, names, count, &single);
     if (result == CLI_OK) result = model->index != NULL ? read_index(model, index) : add_shard_of(model, single);
     for (uint32_t i = 0; i < count; i++) free(names[i]);
@@ -213,7 +238,7 @@ static int set_directory(cli_model *model)
 {
     const char *slash = strrchr(model->path, '/');
 
-    if (!cli_has_suffix(model->path, ".json")) {
+    if (is_directory(model->path)) {
         model->directory = strdup(model->path);
         return model->directory != NULL ? CLI_OK : NO_MEMORY();
     }
@@ -272,34 +297,60 @@ static int compare_tensors(const void *a, const void *b)
     return strcmp((*(const cli_model_tensor *const *)a)->name, (*(const cli_model_tensor *const *)b)->name);
 }
 
+static int check_duplicates(const cli_model *model, const cli_model_tensor **sorted)
+{
+    for (uint32_t i = 0; i < model->tensor_count; i++) sorted[i] = &model->tensors[i];
+    qsort(sorted, model->tensor_count, sizeof(*sorted), compare_tensors);
+    for (uint32_t i = 1; i < model->tensor_count; i++) {
+        if (strcmp(sorted[i]->name, sorted[i - 1]->name) == 0) {
+            return cli_fail("%s: tensor '%s' lies in two shards, %s and %s", model->path, sorted[i]->name,
+                            model->shards[sorted[i - 1]->shard].name, model->shards[sorted[i]->shard].name);
+        }
+    }
+    return CLI_OK;
+}
+
+/* The tensor of that name, or the artifact that a part of that name belongs to ("w.codes", "w.1.codes"). */
+static const cli_model_tensor *find_tensor(const cli_model *model, const cli_model_tensor **sorted, const char *name)
+{
+    char *text = strdup(name);
+    const cli_model_tensor wanted = { .name = text }, *key = &wanted, **found = NULL;
+
+    while (text != NULL) {
+        found = bsearch(&key, sorted, model->tensor_count, sizeof(*sorted), compare_tensors);
+        char *dot = strrchr(text, '.');
+        if (found != NULL && (strcmp(text, name) == 0 || (*found)->is_artifact)) break;
+        found = NULL;
+        if (dot == NULL) break;
+        *dot = 0;
+    }
+    free(text);
+    return found != NULL ? *found : NULL;
+}
+
+static int check_map(const cli_model *model, const cli_model_tensor **sorted, json_t *map)
+{
+    const char *name;
+    json_t *value;
+
+    json_object_foreach(map, name, value) {
+        const char *shard = json_string_value(value);
+        const cli_model_tensor *found = find_tensor(model, sorted, name);
+        if (shard == NULL || found == NULL || strcmp(model->shards[found->shard].name, shard) != 0) {
+            return cli_fail("%s: tensor '%s' of the index is not in %s", model->path, name, shard != NULL ? shard : "a shard");
+        }
+    }
+    return CLI_OK;
+}
+
 /* Every tensor lies in one shard only, and, with an index, every one that it names is where it says. */
 static int check_tensors(const cli_model *model, const json_t *index)
 {
     const cli_model_tensor **sorted = calloc(model->tensor_count + 1, sizeof(*sorted));
-    json_t *quantized = json_object_get(index, "quantized_map");
-    const char *name;
-    json_t *shard;
-    int result = CLI_OK;
+    int result = sorted == NULL ? NO_MEMORY() : check_duplicates(model, sorted);
 
-    if (sorted == NULL) return NO_MEMORY();
-    for (uint32_t i = 0; i < model->tensor_count; i++) sorted[i] = &model->tensors[i];
-    qsort(sorted, model->tensor_count, sizeof(*sorted), compare_tensors);
-    for (uint32_t i = 1; i < model->tensor_count && result == CLI_OK; i++) {
-        if (strcmp(sorted[i]->name, sorted[i - 1]->name) == 0) {
-            result = cli_fail("%s: tensor '%s' lies in two shards, %s and %s", model->path, sorted[i]->name,
-                              model->shards[sorted[i - 1]->shard].name, model->shards[sorted[i]->shard].name);
-        }
-    }
-    /* Parts of artifacts are no tensors of the model's own: an index that has them has a second list too. */
-    json_object_foreach(quantized != NULL ? quantized : json_object_get(index, "weight_map"), name, shard) {
-        cli_model_tensor wanted = { .name = (char *)(uintptr_t)name };
-        const cli_model_tensor *key = &wanted, **found;
-        if (result != CLI_OK) break;
-        found = bsearch(&key, sorted, model->tensor_count, sizeof(*sorted), compare_tensors);
-        if (found == NULL || strcmp(model->shards[(*found)->shard].name, json_string_value(shard)) != 0) {
-            result = cli_fail("%s: tensor '%s' of the index is not in %s", model->path, name, json_string_value(shard));
-        }
-    }
+    if (result == CLI_OK) result = check_map(model, sorted, json_object_get(index, "weight_map"));
+    if (result == CLI_OK) result = check_map(model, sorted, json_object_get(index, "quantized_map"));
     free(sorted);
     return result;
 }
@@ -371,10 +422,21 @@ int cli_model_choose(const cli_options *options, cli_model *model, uint32_t *cho
     if (options->include_count + options->exclude_count > 0) {
         return cli_fail("%s has no 2-D tensor of floats that --include and --exclude leave to quantize", model->path);
     }
+    if (model->directory != NULL) return cli_fail("%s has no linear weights to quantize; --include chooses others", model->path);
     return cli_fail("%s has no 2-D tensor of floats to quantize", model->path);
 }
 
 /* ---------------------------------------------------------------------------------------------- importance ------ */
+
+json_t *cli_file_identity(const char *path)
+{
+    struct stat info;
+
+    if (path == NULL) return json_null();
+    if (stat(path, &info) != 0) return cli_json_text(path);
+    return json_pack("{s:o,s:I,s:[I,I]}", "path", cli_json_text(path), "bytes", (json_int_t)info.st_size, "modified",
+                     (json_int_t)info.st_mtim.tv_sec, (json_int_t)info.st_mtim.tv_nsec);
+}
 
 int cli_importance_for(qem_context *context, const cli_options *options, const char *name, qem_view *storage,
                        const qem_view **view)

@@ -56,6 +56,9 @@ int cli_model_choose(const cli_options *options, cli_model *model, uint32_t *cho
 int cli_importance_for(qem_context *context, const cli_options *options, const char *name, qem_view *storage,
                        const qem_view **view);
 
+/* Which file it is and when it changed, for the manifest; null for NULL. */
+json_t *cli_file_identity(const char *path);
+
 /* The plan that shares one budget of `bits` a weight out over the chosen tensors by what errors cost: sets their bits. */
 int cli_spread(qem_context *context, const cli_options *options, const qem_recipe *recipe, double bits, cli_model *model);
 
@@ -65,6 +68,7 @@ int cli_spread(qem_context *context, const cli_options *options, const qem_recip
 typedef struct cli_output {
     const char *path;
     int lock;            /* descriptor of the directory, locked against a second run */
+    bool made;           /* by this run */
     json_t *manifest;
 } cli_output;
 
@@ -75,14 +79,18 @@ int cli_output_open(const char *path, const cli_model *model, json_t *run, cli_o
 int cli_output_plan(cli_output *output, bool resumed, cli_model *model);
 bool cli_output_has(const cli_output *output, const char *shard);
 int cli_output_finished(cli_output *output, const char *shard);
+/* A shard is made again: it is not finished until it is. */
+int cli_output_unfinished(cli_output *output, const char *shard);
 /* What is left when all shards are there: the other files, the index, the manifest's last word. */
 int cli_output_complete(qem_context *context, cli_output *output, const cli_model *model);
 /* After an error: takes the directory away again if no shard was finished. */
 void cli_output_discard(const cli_output *output);
 void cli_output_close(cli_output *output);
 
-/* A directory that is made, or there and empty. */
-int cli_new_directory(const char *path);
+/* A directory that is made, or there and empty; *lock keeps others out until it is closed (-1: none). */
+int cli_new_directory(const char *path, int *lock);
+/* Can they be read? So that an error shows before any long work. */
+int cli_check_extras(const cli_model *model);
 /* Where the model came from, for the manifest. */
 json_t *cli_model_json(const cli_model *model);
 /* Writes the index of the shards in `directory`, listing what their files really hold. */

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct restore_job {
     const cli_options *options;
@@ -10,6 +11,7 @@ typedef struct restore_job {
     cli_model model;
     cli_record *records;
     uint32_t record_count;
+    int lock;
     qem_file *input;
     cli_bundle bundle;
 } restore_job;
@@ -71,7 +73,12 @@ static int restore_tensors(restore_job *job, uint32_t shard)
     while (first < job->model.tensor_count && job->model.tensors[first].shard != shard) first++;
     for (uint32_t i = 0; i < listing.count && result == CLI_OK; i++) {
         const cli_entry *entry = &listing.entries[i]; /* in the order in which the model lists them */
-        const char *name = job->model.tensors[first + i].name;
+        const cli_model_tensor *tensor = &job->model.tensors[first + i];
+        if (first + i >= job->model.tensor_count || tensor->shard != shard || strcmp(tensor->name, entry->name) != 0) {
+            result = cli_fail("%s changed while it was read", job->model.shards[shard].path);
+            break;
+        }
+        const char *name = tensor->name;
         if (entry->is_artifact) cli_progress_label("shard %u/%u %s", shard + 1, job->model.shard_count, name);
         result = entry->is_artifact ? restore_artifact(job, entry, name)
                                     : cli_bundle_tensor(job->context, &job->bundle, &entry->tensor, NULL);
@@ -127,7 +134,8 @@ static int run(restore_job *job)
     if (artifacts == 0) return cli_fail("%s holds no quantized tensor", options->operands[0]);
     job->records = calloc(artifacts, sizeof(*job->records));
     if (job->records == NULL) return cli_fail("out of memory");
-    result = cli_new_directory(options->output);
+    result = cli_check_extras(&job->model);
+    if (result == CLI_OK) result = cli_new_directory(options->output, &job->lock);
     for (uint32_t i = 0; i < job->model.shard_count && result == CLI_OK; i++) result = restore_shard(job, i);
     if (result == CLI_OK) result = cli_copy_extras(&job->model, options->output);
     if (result == CLI_OK && job->model.index != NULL) result = cli_write_index(job->context, options->output, &job->model);
@@ -136,11 +144,12 @@ static int run(restore_job *job)
 
 int cli_dequantize_model(cli_options *options)
 {
-    restore_job job = { .options = options };
+    restore_job job = { .options = options, .lock = -1 };
     int result = check_options(options);
 
     if (result == CLI_OK) result = run(&job);
     cli_bundle_free(&job.bundle);
+    if (job.lock >= 0) close(job.lock);
     free(job.records);
     cli_model_free(&job.model);
     qem_file_close(&job.input);

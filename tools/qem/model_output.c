@@ -140,8 +140,8 @@ static bool is_temporary(const char *name)
     return strncmp(name, ".qem-", 5) == 0;
 }
 
-/* Files of an earlier run that was killed have no reader; *others counts what else is there. */
-static int clear_temporaries(const char *path, uint32_t *others)
+/* Counts what is in a directory but temporary files; `clear` takes those away: of a run that was killed they have no reader. */
+static int go_through(const char *path, bool clear, uint32_t *others)
 {
     DIR *stream = opendir(path);
     const struct dirent *entry;
@@ -150,41 +150,53 @@ static int clear_temporaries(const char *path, uint32_t *others)
     if (stream == NULL) return cli_fail("%s: cannot be read: %s", path, strerror(errno));
     while ((entry = readdir(stream)) != NULL) {
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-        if (is_temporary(entry->d_name)) unlinkat(dirfd(stream), entry->d_name, 0);
-        else ++*others;
+        if (!is_temporary(entry->d_name)) ++*others;
+        else if (clear) unlinkat(dirfd(stream), entry->d_name, 0);
     }
     closedir(stream);
     return CLI_OK;
 }
 
-static int make_directory(const char *path)
+static int make_directory(const char *path, bool *made)
 {
-    if (mkdir(path, 0777) == 0 || errno == EEXIST) return CLI_OK;
+    *made = mkdir(path, 0777) == 0;
+    if (*made || errno == EEXIST) return CLI_OK;
     return cli_fail("%s: the directory cannot be made: %s", path, strerror(errno));
 }
 
-int cli_new_directory(const char *path)
+/* Opens the directory and keeps others out until the descriptor is closed. File systems without locks do without. */
+static int lock_path(const char *path, int *lock)
+{
+    *lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*lock < 0) return cli_fail("%s: cannot be opened as a directory: %s", path, strerror(errno));
+    if (flock(*lock, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return CLI_OK;
+    return cli_fail("%s: another run writes there", path);
+}
+
+int cli_new_directory(const char *path, int *lock)
 {
     uint32_t others = 0;
-    int result = make_directory(path);
+    bool made;
 
-    if (result == CLI_OK) result = clear_temporaries(path, &others);
+    *lock = -1;
+    int result = make_directory(path, &made);
+    if (result == CLI_OK) result = lock_path(path, lock);
+    if (result == CLI_OK) result = go_through(path, false, &others);
     if (result == CLI_OK && others > 0) result = cli_fail("%s is not empty: choose another directory", path);
-    return result;
+    return result == CLI_OK ? go_through(path, true, &others) : result;
 }
 
 static int lock_directory(cli_output *output, const cli_model *model)
 {
     struct stat here, there;
+    int result = lock_path(output->path, &output->lock);
 
-    output->lock = open(output->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (output->lock < 0) return cli_fail("%s: cannot be opened as a directory: %s", output->path, strerror(errno));
+    if (result != CLI_OK) return result;
     if (stat(model->directory, &there) == 0 && fstat(output->lock, &here) == 0 && here.st_ino == there.st_ino &&
         here.st_dev == there.st_dev) {
         return cli_fail("%s is the model itself: the result needs a directory of its own", output->path);
     }
-    if (flock(output->lock, LOCK_EX | LOCK_NB) == 0) return CLI_OK;
-    return cli_fail("%s: another run writes there", output->path);
+    return CLI_OK;
 }
 
 /* What an earlier run left; NULL where there is nothing. */
@@ -225,6 +237,9 @@ static int take_up(cli_output *output, json_t *old, json_t *run, bool *resumed)
         output->manifest = json_pack("{s:O,s:[]}", "run", run, "finished");
         return output->manifest == NULL ? NO_MEMORY() : save_manifest(output);
     }
+    if (!json_is_object(before) || !json_is_array(json_object_get(old, "finished"))) {
+        return cli_fail("%s/" CLI_MANIFEST " is damaged: remove the directory", output->path);
+    }
     if (!json_equal(before, run)) {
         return cli_fail("%s holds the result of another run (its '%s' differs): remove it or choose another directory",
                         output->path, difference(before, run));
@@ -239,14 +254,15 @@ int cli_output_open(const char *path, const cli_model *model, json_t *run, cli_o
     json_t *old = NULL;
 
     *output = (cli_output){ .path = path, .lock = -1 };
-    int result = make_directory(path);
+    int result = make_directory(path, &output->made);
     if (result == CLI_OK) result = lock_directory(output, model);
-    if (result == CLI_OK) result = clear_temporaries(path, &others);
+    if (result == CLI_OK) result = go_through(path, false, &others);
     if (result == CLI_OK) result = load_manifest(output, &old);
     if (result == CLI_OK && old == NULL && others > 0) {
         result = cli_fail("%s is not empty and holds no earlier run: choose another directory", path);
     }
     if (result == CLI_OK) result = take_up(output, old, run, resumed);
+    if (result == CLI_OK) result = go_through(path, true, &others);
     json_decref(old);
     json_decref(run);
     return result;
@@ -259,7 +275,7 @@ int cli_output_plan(cli_output *output, bool resumed, cli_model *model)
     if (resumed && plan != NULL) {
         for (uint32_t i = 0; i < model->tensor_count; i++) {
             json_t *bits = json_object_get(plan, model->tensors[i].name);
-            if (model->tensors[i].chosen && !json_is_number(bits)) {
+            if (model->tensors[i].chosen && (!json_is_number(bits) || json_number_value(bits) < 0)) {
                 return cli_fail("%s/" CLI_MANIFEST ": its plan does not name '%s'", output->path, model->tensors[i].name);
             }
             if (model->tensors[i].chosen) model->tensors[i].bits = json_number_value(bits);
@@ -289,8 +305,33 @@ bool cli_output_has(const cli_output *output, const char *shard)
 int cli_output_finished(cli_output *output, const char *shard)
 {
     if (cli_output_has(output, shard)) return CLI_OK;
-    json_array_append_new(json_object_get(output->manifest, "finished"), json_string(shard));
+    if (json_array_append_new(json_object_get(output->manifest, "finished"), json_string(shard)) != 0) return NO_MEMORY();
     return save_manifest(output);
+}
+
+int cli_output_unfinished(cli_output *output, const char *shard)
+{
+    json_t *finished = json_object_get(output->manifest, "finished");
+
+    for (size_t i = json_array_size(finished); i-- > 0;) {
+        const char *name = json_string_value(json_array_get(finished, i));
+        if (name != NULL && strcmp(name, shard) == 0) json_array_remove(finished, i);
+    }
+    json_object_del(output->manifest, "complete");
+    return save_manifest(output);
+}
+
+int cli_check_extras(const cli_model *model)
+{
+    for (uint32_t i = 0; i < model->extra_count; i++) {
+        char *path = cli_join(model->directory, model->extras[i]);
+        FILE *file = path == NULL ? NULL : fopen(path, "rb");
+        int result = path == NULL ? NO_MEMORY() : file == NULL ? cli_fail("%s: cannot be read: %s", path, strerror(errno)) : CLI_OK;
+        if (file != NULL) fclose(file);
+        free(path);
+        if (result != CLI_OK) return result;
+    }
+    return CLI_OK;
 }
 
 int cli_output_complete(qem_context *context, cli_output *output, const cli_model *model)
@@ -299,6 +340,9 @@ int cli_output_complete(qem_context *context, cli_output *output, const cli_mode
 
     if (result == CLI_OK && model->index != NULL) result = cli_write_index(context, output->path, model);
     if (result != CLI_OK) return result;
+    json_t *finished = json_array(); /* in the model's order, whatever the order of making */
+    for (uint32_t i = 0; i < model->shard_count; i++) json_array_append_new(finished, json_string(model->shards[i].name));
+    json_object_set_new(output->manifest, "finished", finished);
     json_object_set_new(output->manifest, "complete", json_true());
     return save_manifest(output);
 }
@@ -306,7 +350,8 @@ int cli_output_complete(qem_context *context, cli_output *output, const cli_mode
 void cli_output_discard(const cli_output *output)
 {
     if (output->manifest == NULL || json_array_size(json_object_get(output->manifest, "finished")) > 0) return;
-    if (unlinkat(output->lock, CLI_MANIFEST, 0) == 0) rmdir(output->path); /* fails, as it should, where something else lies there */
+    unlinkat(output->lock, CLI_MANIFEST, 0);
+    if (output->made) rmdir(output->path); /* fails, as it should, where something else lies there */
 }
 
 void cli_output_close(cli_output *output)

@@ -1,9 +1,11 @@
 /* qem quantize: one matrix, all matrices of a file, or the weights of a model, shard by shard. */
 #include "model.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct quantize_job {
     cli_options *options;
@@ -31,6 +33,7 @@ static int check_options(const cli_options *options)
     int budgets = (recipe->ratio > 0) + (recipe->bits > 0) + (recipe->k > 0);
     bool model = cli_is_model_path(options->operands[0]);
 
+    if (access(options->operands[0], F_OK) != 0) return cli_fail("%s: cannot be opened: %s", options->operands[0], strerror(errno));
     if (options->output == NULL && !options->dry_run) {
         return cli_usage("qem quantize needs -o %s", model ? "OUT, a directory" : "OUT.safetensors");
     }
@@ -45,6 +48,9 @@ static int check_options(const cli_options *options)
         return cli_usage("--tensor names one tensor: --include and --exclude go without it");
     }
     if (budgets > 1) return cli_usage("--ratio, --bits and --k exclude each other");
+    if (recipe->method == QEM_METHOD_AUTO && recipe->k > 0 && options->reuse == NULL) {
+        return cli_usage("--method auto takes --ratio or --bits, not --k");
+    }
     if (options->reuse != NULL) {
         return options->dry_run ? cli_usage("--reuse and --dry-run exclude each other") : CLI_OK;
     }
@@ -208,9 +214,16 @@ static void show_progress(quantize_job *job, uint32_t shard, const cli_model_ten
     } else if (job->chosen_count > 1) {
         cli_progress_label("%u/%u %s", job->record_count + 1, job->chosen_count, tensor->name);
     }
-    if (job->chosen_count < 2) return;
-    cli_progress_left(job->done > 0 ? (cli_seconds() - job->started) * (job->all - job->done) / job->done : NAN);
+    if (job->chosen_count > 1) {
+        cli_progress_left(job->done > 0 ? (cli_seconds() - job->started) * (job->all - job->done) / job->done : NAN);
+    }
     job->done += elements;
+}
+
+/* Tensors come and go one by one; else all of a small file stays in memory until it is written. */
+static bool is_streamed(const quantize_job *job)
+{
+    return job->chosen_count > 1 || job->model.directory != NULL;
 }
 
 static int work_on_tensors(quantize_job *job, uint32_t shard)
@@ -229,7 +242,10 @@ static int work_on_tensors(quantize_job *job, uint32_t shard)
             if (entry == NULL) result = cli_fail("%s changed while it was read", job->model.shards[shard].path);
             else result = cli_bundle_entry(job->context, &job->bundle, job->input, entry);
         }
-        if (job->chosen_count > 1) qem_file_discard(job->input);
+        if (is_streamed(job)) {
+            qem_file_discard(job->input);
+            qem_file_discard(job->options->importance_file);
+        }
     }
     cli_list_free(&listing);
     return result;
@@ -243,7 +259,7 @@ static int quantize_shard(quantize_job *job, uint32_t shard, const char *path)
     int result = CLI_OK;
 
     if (status != QEM_OK) return cli_library_error(job->context, status, source);
-    if (!job->options->dry_run) result = cli_bundle_open(job->context, path, job->chosen_count > 1, &job->bundle);
+    if (!job->options->dry_run) result = cli_bundle_open(job->context, path, is_streamed(job), &job->bundle);
     if (result == CLI_OK) result = work_on_tensors(job, shard);
     if (result == CLI_OK && !job->options->dry_run) result = cli_bundle_commit(job->context, &job->bundle);
     cli_bundle_free(&job->bundle);
@@ -261,6 +277,20 @@ static bool same_tensor(const cli_entry *a, const cli_entry *b)
            memcmp(x->shape, y->shape, sizeof(x->shape)) == 0 && (x->bytes == 0 || memcmp(x->data, y->data, x->bytes) == 0);
 }
 
+/* Is it what this run makes of that tensor, as far as that shows without making it? */
+static bool is_of_run(const quantize_job *job, const cli_model_tensor *tensor, const cli_entry *source, const qem_artifact *artifact)
+{
+    qem_artifact_info info = QEM_ARTIFACT_INFO_INIT;
+    const qem_recipe *recipe = job->recipe;
+
+    if (qem_artifact_query(artifact, &info) != QEM_OK) return false;
+    if (info.rows != tensor->rows || info.cols != tensor->cols || info.source_dtype != source->tensor.dtype) return false;
+    if (job->reused != NULL) return true;
+    if (info.seed != job->options->seed || (recipe->method != QEM_METHOD_AUTO && info.method != recipe->method)) return false;
+    double bits = tensor->bits > 0 ? tensor->bits : recipe->bits > 0 ? recipe->bits : recipe->ratio > 0 ? 32 / recipe->ratio : 0;
+    return bits == 0 || info.recipe.bits == bits || (info.recipe.ratio > 0 && info.recipe.ratio == recipe->ratio);
+}
+
 /* Is a tensor of a finished shard what it should be? Artifacts are verified by their checksums, the rest against the input. */
 static bool verify_tensor(quantize_job *job, const cli_model_tensor *tensor, const qem_file *made, const cli_listing *before,
                           const cli_listing *after)
@@ -272,9 +302,10 @@ static bool verify_tensor(quantize_job *job, const cli_model_tensor *tensor, con
     if (old == NULL || new == NULL || new->is_artifact != quantized) return false;
     if (!quantized) return same_tensor(old, new);
     if (qem_file_load(job->context, made, tensor->name, &artifact) != QEM_OK) return false;
-    if (tensor->chosen) record_artifact(job, tensor, artifact)->automatic = job->recipe->method == QEM_METHOD_AUTO;
+    bool good = !tensor->chosen || is_of_run(job, tensor, old, artifact);
+    if (tensor->chosen && good) record_artifact(job, tensor, artifact)->automatic = job->recipe->method == QEM_METHOD_AUTO;
     qem_artifact_destroy(&artifact);
-    return true;
+    return good;
 }
 
 static bool verify_tensors(quantize_job *job, uint32_t shard, const qem_file *made)
@@ -337,8 +368,8 @@ static json_t *describe_run(const quantize_job *job)
     json_object_set_new(run, "recipe", cli_json_recipe(chain, layers));
     json_object_set_new(run, "seed", json_integer((json_int_t)options->seed));
     json_object_set_new(run, "uniform", json_boolean(options->uniform));
-    json_object_set_new(run, "importance", cli_json_text(options->importance));
-    json_object_set_new(run, "reuse", cli_json_text(options->reuse));
+    json_object_set_new(run, "importance", cli_file_identity(options->importance));
+    json_object_set_new(run, "reuse", cli_file_identity(options->reuse));
     json_object_set_new(run, "tensor", cli_json_text(options->tensor));
     json_object_set_new(run, "include", include);
     json_object_set_new(run, "exclude", exclude);
@@ -370,7 +401,10 @@ static int work_on_directory(quantize_job *job)
             job->all -= elements_of(&job->model, i);
             job->kept++;
         } else {
-            result = quantize_shard(job, i, path);
+            if (!job->options->dry_run && cli_output_has(&job->output, shard->name)) {
+                result = cli_output_unfinished(&job->output, shard->name);
+            }
+            if (result == CLI_OK) result = quantize_shard(job, i, path);
             if (result == CLI_OK && !job->options->dry_run) result = cli_output_finished(&job->output, shard->name);
         }
         free(path);
@@ -383,7 +417,8 @@ static int quantize_directory(quantize_job *job)
     bool dry = job->options->dry_run != 0;
     int result = CLI_OK;
 
-    if (!dry) result = cli_output_open(job->options->output, &job->model, describe_run(job), &job->output, &job->resumed);
+    if (!dry) result = cli_check_extras(&job->model);
+    if (result == CLI_OK && !dry) result = cli_output_open(job->options->output, &job->model, describe_run(job), &job->output, &job->resumed);
     if (result == CLI_OK && (dry || json_object_get(job->output.manifest, "plan") == NULL)) result = spread(job);
     if (result == CLI_OK && !dry) result = cli_output_plan(&job->output, job->resumed, &job->model);
     if (result == CLI_OK) result = work_on_directory(job);

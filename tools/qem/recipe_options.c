@@ -202,6 +202,7 @@ static void link_layers(const cli_options *options, bool replaced, qem_recipe *c
             chain[i] = options->recipe;
             chain[i].ratio = chain[i].bits = chain[i].outliers = chain[i].outlier_sigma = 0;
             chain[i].k = chain[0].k;
+            chain[i].importance = NULL; /* the first layer's serves all */
             fit_to_method(&chain[i], options->residuals[i - 1].method);
         } else {
             chain[i] = options->file_chain[i];

@@ -53,6 +53,7 @@ typedef struct spread_job {
 typedef struct sampled {
     qem_view view, importance;
     bool weighted;
+    double mean; /* where the sample's weights are all 0: the mean of all weights, which then counts for each; else 0 */
 } sampled;
 
 static uint64_t bytes_at(const qem_view *view, uint64_t row, uint64_t col)
@@ -84,6 +85,7 @@ static void take_sample(const qem_view *view, const qem_view *importance, sample
     else cols = view->cols;
     sample->view = cut_out(view, step, rows, first, cols);
     sample->weighted = importance != NULL;
+    sample->mean = 0;
     if (importance == NULL) return;
     bool one_row = importance->rows == 1;
     sample->importance = cut_out(importance, one_row ? 1 : step, one_row ? 1 : rows, first, cols);
@@ -126,6 +128,10 @@ static qem_status error_of(qem_context *context, const sampled *sample, const qe
     qem_status status = qem_artifact_query(artifact, &info);
 
     if (status != QEM_OK) return status;
+    if (sample->mean > 0) {
+        *error = info.metrics.mse * sample->mean * elements;
+        return QEM_OK;
+    }
     if (!sample->weighted) {
         *error = isfinite(info.metrics.nmse) ? info.metrics.nmse * elements : 0;
         return QEM_OK;
@@ -180,12 +186,37 @@ static void add_point(rate_curve *curve, const rate_point *point)
     curve->points[curve->count++] = *point;
 }
 
+static qem_status mean_of(qem_context *context, const qem_view *view, double *mean)
+{
+    float *values = malloc((size_t)(view->rows * view->cols) * sizeof(*values));
+    qem_status status = values == NULL ? QEM_ERR_MEMORY : qem_to_f32(context, view, values);
+
+    *mean = 0;
+    for (uint64_t i = 0; i < view->rows * view->cols && status == QEM_OK; i++) *mean += values[i];
+    *mean /= (double)view->rows * (double)view->cols;
+    free(values);
+    return status;
+}
+
+/* Weights may all be 0 in a sample: it is then fitted without them. */
+static qem_status weigh_sample(qem_context *context, const qem_view *importance, sampled *sample)
+{
+    double mean = 0;
+    qem_status status = sample->weighted ? mean_of(context, &sample->importance, &mean) : QEM_OK;
+
+    if (status != QEM_OK || !sample->weighted || mean > 0) return status;
+    sample->weighted = false;
+    return mean_of(context, importance, &sample->mean);
+}
+
 static int measure_curve(spread_job *job, const qem_view *view, const qem_view *importance, rate_curve *curve)
 {
     sampled sample;
     qem_status status = QEM_OK;
 
     take_sample(view, importance, &sample);
+    status = weigh_sample(job->context, importance, &sample);
+    if (status != QEM_OK) return cli_library_error(job->context, status, job->options->importance);
     for (int i = 0; i < RATES; i++) {
         qem_recipe recipe = *job->recipe;
         rate_point point = { 0 };
@@ -236,6 +267,7 @@ static int measure_all(spread_job *job, cli_model *model)
             job->curves[next].tensor = &model->tensors[i];
             result = curve_of(job, file, &job->curves[next++]);
             qem_file_discard(file);
+            qem_file_discard(job->options->importance_file);
         }
         qem_file_close(&file);
     }
