@@ -1,6 +1,6 @@
 /*
- * Times decoding, products and quantizing on a GPU, and writes one JSON object a line: see usage(). Decoding is compared with
- * a copy within the device's memory, products with cuBLAS on the decoded matrix in f16 (where it is installed), quantizing
+ * Times decoding, products and quantizing on a GPU, and writes one JSON object a line: see usage(). Decoding is compared
+ * with a copy within the device's memory, products with cuBLAS on the decoded matrix in f16 (where it is installed), quantizing
  * with the CPU. What is timed is checked too: decoded rows are those of the CPU to the last bit, products are near those in
  * double.
  */
@@ -321,7 +321,8 @@ double time_product(qem_context *context, const Timer &timer, const Layer &layer
 {
     const double us = timer.time([&] {
         must(context, qem_cuda_matmul(context, layer.uploaded.get(), blas, p.batch, QEM_DTYPE_F16, p.x.get(), 0,
-                                      QEM_DTYPE_F32, p.y.get(), 0, nullptr, p.workspace.get(), p.workspace.bytes(), timer.stream()));
+                                      QEM_DTYPE_F32, p.y.get(), 0, nullptr, p.workspace.get(), p.workspace.bytes(),
+                                      timer.stream()));
     });
     p.check(layer, "qem_cuda_matmul");
     return us;
