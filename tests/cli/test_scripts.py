@@ -11,8 +11,8 @@ import support
 
 class Scripts(unittest.TestCase):
     def test_syntax(self):
-        for name in ["tools/quickstart", "tools/test", "tools/results", "tools/setup.sh", ".ci/run", "bench/peers/run",
-                     "bench/scaling/run", "bench/paper/run", "bench/models/run"]:
+        for name in ["tools/quickstart", "tools/test", "tools/results", "tools/setup.sh", "tools/gpu-check", ".ci/run",
+                     "bench/peers/run", "bench/scaling/run", "bench/paper/run", "bench/models/run"]:
             path = os.path.join(support.SOURCE, name)
             with open(path, encoding="utf-8") as file:
                 first = file.readline()

@@ -9,7 +9,7 @@
 
 #include "core/half.h"
 #include "cuda/chunks.cuh"
-#include "cuda_host/runner.h"
+#include "cuda/runner.h"
 #include "support/layers.h"
 
 namespace qem_test {

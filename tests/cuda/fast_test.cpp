@@ -69,6 +69,7 @@ TEST(CudaFast, CodesOfBytes)
 // So many tiles that blocks go on to further ones, of which the last is not whole.
 TEST(CudaFast, MoreTilesThanBlocks)
 {
+    QEM_NEEDS_RUNNER();
     qem_runner::machine().multiprocessors = 1;
     for (uint32_t dim : { 1, 4 })
         for (uint64_t k : { 16, 200, 1000 }) {

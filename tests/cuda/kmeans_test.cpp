@@ -321,6 +321,7 @@ TEST(CudaKmeans, NoProblems)
 
 TEST(CudaKmeans, OutOfDeviceMemory)
 {
+    QEM_NEEDS_RUNNER();
     Calls calls(gaussian(4000, 3, 2), 3);
     calls.add_all(4);
     qem_runner::machine().memory = 100000;

@@ -118,6 +118,7 @@ TEST(CudaMatmul, RangesOfRows)
 // The same bits whoever shares the spans.
 TEST(CudaMatmul, OnSmallAndLargeDevices)
 {
+    QEM_NEEDS_RUNNER();
     for (int multiprocessors : { 1, 3, 200 }) {
         qem_runner::machine().multiprocessors = multiprocessors;
         Layers layers(130, 4808, 1);
@@ -333,9 +334,10 @@ TEST(CudaMatmul, OverflowNeedsNoWordAndIsNeverCleared)
 
 class CudaMatmulErrors : public ::testing::Test {
 protected:
-    CudaMatmulErrors() : layers_(20, 12, 1)
+    void SetUp() override // not in a constructor: without a device the test is skipped before
     {
         layers_.add_layer(shared(3, 16), {});
+        stream_ = std::make_unique<Stream>();
         artifact_ = upload(context(), layers_.get());
         memory_.reset(new ProductMemory(artifact_.get(), nullptr, Matrix(3, 12), { 3 }));
         y_before_ = memory_->y_memory.read();
@@ -363,21 +365,21 @@ protected:
     qem_status multiply(const Call &c)
     {
         return qem_cuda_matmul(context(), artifact_.get(), nullptr, c.batch, c.x_dtype, c.x, c.x_stride, c.y_dtype, c.y,
-                               c.y_stride, static_cast<uint32_t *>(c.overflow), c.workspace, c.workspace_bytes, stream_);
+                               c.y_stride, static_cast<uint32_t *>(c.overflow), c.workspace, c.workspace_bytes, *stream_);
     }
     // Refused, with the word in its text, and nothing written.
     void refuses(const Call &call, const std::string &word)
     {
         EXPECT_EQ(multiply(call), QEM_ERR_ARGUMENT) << word;
         EXPECT_NE(context().error().find(word), std::string::npos) << context().error();
-        stream_.wait();
+        stream_->wait();
         EXPECT_EQ(memory_->y_memory.read(), y_before_) << word;
     }
-    Layers layers_;
+    Layers layers_{ 20, 12, 1 };
     DeviceArtifact artifact_;
     std::unique_ptr<ProductMemory> memory_;
     std::vector<unsigned char> y_before_;
-    Stream stream_;
+    std::unique_ptr<Stream> stream_;
 };
 
 TEST_F(CudaMatmulErrors, AreToldAndNothingIsWritten)
@@ -408,15 +410,21 @@ TEST_F(CudaMatmulErrors, AreToldAndNothingIsWritten)
     refuses(with([](Call &c) { c.y_dtype = QEM_DTYPE_F64; }), "y: type");
     refuses(with([](Call &c) { c.batch = uint64_t(1) << 32; }), "batch");
     EXPECT_EQ(qem_cuda_matmul(nullptr, artifact_.get(), nullptr, 1, QEM_DTYPE_F32, memory_->x(), 0, QEM_DTYPE_F32,
-                              memory_->y(), 0, nullptr, nullptr, 0, stream_),
+                              memory_->y(), 0, nullptr, nullptr, 0, *stream_),
               QEM_ERR_ARGUMENT);
     EXPECT_EQ(qem_cuda_matmul(context(), nullptr, nullptr, 1, QEM_DTYPE_F32, memory_->x(), 0, QEM_DTYPE_F32, memory_->y(), 0,
-                              nullptr, nullptr, 0, stream_),
+                              nullptr, nullptr, 0, *stream_),
               QEM_ERR_ARGUMENT);
+    EXPECT_EQ(multiply(with([](Call &c) { c.batch = 0, c.workspace = nullptr, c.workspace_bytes = 0; })), QEM_OK);
+    EXPECT_EQ(memory_->y_memory.read(), y_before_);
+}
+
+TEST_F(CudaMatmulErrors, NoDevice)
+{
+    QEM_NEEDS_RUNNER();
     qem_runner::machine().devices = 0;
     EXPECT_EQ(multiply(good()), QEM_ERR_NO_DEVICE);
     qem_runner::reset();
-    EXPECT_EQ(multiply(with([](Call &c) { c.batch = 0, c.workspace = nullptr, c.workspace_bytes = 0; })), QEM_OK);
     EXPECT_EQ(memory_->y_memory.read(), y_before_);
 }
 

@@ -13,7 +13,7 @@ extern "C" {
 #include "backend.h"
 }
 
-#include "cuda_host/runner.h"
+#include "cuda/runner.h"
 #include "support/context.h"
 #include "support/kernel_cases.h"
 

@@ -242,6 +242,7 @@ TEST(CudaPrimitives, LoadTakesDeviceMemory)
 
 TEST(CudaContext, SaysWhereItIs)
 {
+    QEM_NEEDS_RUNNER();
     const Context context(on_device(QEM_DEVICE_CUDA));
     qem_context_info info = QEM_CONTEXT_INFO_INIT;
     context.must(qem_context_query(context, &info));
@@ -251,6 +252,7 @@ TEST(CudaContext, SaysWhereItIs)
 
 TEST(CudaContext, NeedsADriverAndADevice)
 {
+    QEM_NEEDS_RUNNER();
     qem_context_params params = QEM_CONTEXT_PARAMS_INIT;
     qem_context *context = reinterpret_cast<qem_context *>(1);
     params.device = QEM_DEVICE_CUDA;
@@ -265,6 +267,7 @@ TEST(CudaContext, NeedsADriverAndADevice)
 
 TEST(CudaContext, ReleasesAllMemory)
 {
+    QEM_NEEDS_RUNNER();
     const size_t before = qem_runner::allocated_bytes();
     {
         Random random(8);

@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "cuda/device.h"
-#include "cuda_host/runner.h"
+#include "cuda/runner.h"
 #include "support/context.h"
 #include "support/matrices.h"
 
@@ -310,6 +310,7 @@ TEST(CudaQuantize, ProductsOnCodesAreNotThere)
 // A fit that fails half way, or that is stopped, leaves no device memory behind.
 TEST(CudaQuantize, FailuresReleaseAllMemory)
 {
+    QEM_NEEDS_RUNNER();
     const Matrix matrix = gaussian(60, 24, 20);
     const qem_view view = matrix.view();
     const size_t before = qem_runner::allocated_bytes();

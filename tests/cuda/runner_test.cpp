@@ -604,6 +604,28 @@ TEST_F(Runner, EventsOrderStreams)
     }
 }
 
+TEST_F(Runner, EventsCountPiecesOfWorkAsMilliseconds)
+{
+    Stream stream, other;
+    cudaEvent_t begin, end, elsewhere;
+    Device<uint32_t> value(1);
+    float milliseconds = -1.0f;
+    for (cudaEvent_t *event : {&begin, &end, &elsewhere}) ASSERT_EQ(cudaEventCreate(event), cudaSuccess);
+    EXPECT_EQ(cudaEventElapsedTime(&milliseconds, begin, end), cudaErrorInvalidResourceHandle) << "never recorded";
+    ASSERT_EQ(cudaMemsetAsync(value.get(), 1, 4, stream), cudaSuccess);
+    ASSERT_EQ(cudaEventRecord(begin, stream), cudaSuccess);
+    for (int i = 0; i < 3; i++) ASSERT_EQ(cudaMemsetAsync(value.get(), i, 4, stream), cudaSuccess);
+    ASSERT_EQ(cudaEventRecord(end, stream), cudaSuccess);
+    ASSERT_EQ(cudaEventRecord(elsewhere, other), cudaSuccess);
+    ASSERT_EQ(cudaEventSynchronize(end), cudaSuccess);
+    EXPECT_EQ(cudaEventElapsedTime(&milliseconds, begin, end), cudaSuccess);
+    EXPECT_EQ(milliseconds, 3.0f);
+    EXPECT_EQ(cudaEventElapsedTime(&milliseconds, begin, elsewhere), cudaErrorInvalidResourceHandle);
+    for (cudaEvent_t event : {begin, end, elsewhere}) ASSERT_EQ(cudaEventDestroy(event), cudaSuccess);
+    EXPECT_EQ(cudaEventElapsedTime(&milliseconds, begin, end), cudaErrorInvalidResourceHandle) << "ended";
+    cudaGetLastError();
+}
+
 __global__ void add_one(uint32_t *at) { atomicAdd(at, 1); }
 
 TEST_F(Runner, CaptureRunsNothingAndItsGraphRunsOften)

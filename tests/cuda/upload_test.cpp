@@ -42,6 +42,7 @@ protected:
 
 TEST_F(CudaApi, SaysWhatItIs)
 {
+    QEM_NEEDS_RUNNER();
     const uint64_t size = qem_device_artifact_size(layers.get());
     const DeviceArtifact artifact = upload(context, layers.get());
     qem_device_artifact_info info = QEM_DEVICE_ARTIFACT_INFO_INIT;
@@ -93,6 +94,7 @@ TEST_F(CudaApi, IntoMemoryOfTheCaller)
 
 TEST_F(CudaApi, MemoryOfTheCallerThatDoesNotDo)
 {
+    QEM_NEEDS_RUNNER();
     const uint64_t bytes = qem_device_artifact_size(layers.get());
     const DeviceMemory memory(bytes + 256);
     std::vector<unsigned char> host(bytes + 256);
@@ -114,6 +116,7 @@ TEST_F(CudaApi, MemoryOfTheCallerThatDoesNotDo)
 
 TEST_F(CudaApi, UploadsWithoutADevice)
 {
+    QEM_NEEDS_RUNNER();
     qem_device_artifact *uploaded;
     EXPECT_EQ(qem_artifact_upload(nullptr, layers.get(), 0, nullptr, &uploaded), QEM_ERR_ARGUMENT);
     expect_error(qem_artifact_upload(context, nullptr, 0, nullptr, &uploaded), QEM_ERR_ARGUMENT, "NULL");
@@ -134,6 +137,7 @@ TEST_F(CudaApi, UploadsWithoutADevice)
 
 TEST_F(CudaApi, UploadsBeyondTheDevicesMemory)
 {
+    QEM_NEEDS_RUNNER();
     qem_device_artifact *uploaded;
     qem_runner::machine().memory = qem_device_artifact_size(layers.get()) - 1;
     expect_error(qem_artifact_upload(context, layers.get(), 0, nullptr, &uploaded), QEM_ERR_MEMORY, "device memory");
@@ -222,6 +226,7 @@ TEST_F(CudaApi, DestroyIgnoresNothing)
 
 TEST_F(CudaApi, LeavesTheCurrentDevice)
 {
+    QEM_NEEDS_RUNNER();
     qem_runner::machine().devices = 2;
     must_cuda(cudaSetDevice(0));
     qem_device_artifact *uploaded;
@@ -333,6 +338,7 @@ TEST_F(CudaDecodeErrors, NumbersAndTypes)
 
 TEST_F(CudaDecodeErrors, NoDevice)
 {
+    QEM_NEEDS_RUNNER();
     qem_runner::machine().driver = false;
     expect_error(call(0, 20), QEM_ERR_NO_DEVICE, "no GPU can be used");
     qem_runner::machine().driver = true;

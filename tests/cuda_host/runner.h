@@ -16,6 +16,10 @@
 
 #include <cuda_runtime_api.h>
 
+/* First in a test that only the runner can run, because it changes the machine or knows what is allocated; on a real device
+ * (tests/cuda/real_device.h) the test is skipped. */
+#define QEM_NEEDS_RUNNER() (void)0
+
 namespace qem_runner {
 
 /* The machine that the runtime API describes: by default one small device, the oldest architecture that is built for. */

@@ -1,5 +1,6 @@
 /* Streams, events and graphs. Work waits in its stream's queue until something has to wait for it, or (drawn at random) runs as
  * soon as it is enqueued; an event is a position in a queue, a graph the work that a capture kept. */
+#include <algorithm>
 #include <deque>
 #include <set>
 #include <string>
@@ -257,6 +258,20 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     Event *const e = reinterpret_cast<Event *>(event);
     if (!events.count(e)) return remember(cudaErrorInvalidResourceHandle);
     if (e->stream) run_until(*e->stream, e->position);
+    return cudaSuccess;
+}
+
+/* Time is not modelled: every piece of work of the stream takes a millisecond. */
+cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t begin, cudaEvent_t end)
+{
+    const Call call("cudaEventElapsedTime");
+    if (call.error) return call.error;
+    const Event *const from = reinterpret_cast<Event *>(begin), *const to = reinterpret_cast<Event *>(end);
+    if (!events.count(const_cast<Event *>(from)) || !events.count(const_cast<Event *>(to)) || !from->stream ||
+        from->stream != to->stream)
+        return remember(cudaErrorInvalidResourceHandle);
+    if (std::max(from->position, to->position) > to->stream->done) return cudaErrorNotReady;
+    *milliseconds = static_cast<float>(to->position) - static_cast<float>(from->position);
     return cudaSuccess;
 }
 
