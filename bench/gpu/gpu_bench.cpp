@@ -1,8 +1,8 @@
 /*
  * Times decoding, products and quantizing on a GPU, and writes one JSON object a line: see usage(). Decoding is compared
  * with a copy within the device's memory, products with cuBLAS on the decoded matrix in f16 (where it is installed),
- * quantizing with the CPU. What is timed is checked too: decoded rows are those of the CPU to the last bit, products are near
- * those in double.
+ * quantizing with the CPU. What is timed is checked too: decoded rows are those of the CPU to the last bit, products are
+ * near those in double.
  */
 #include <qem/cuda.h>
 #include <qem/qem.h>
