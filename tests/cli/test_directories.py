@@ -333,6 +333,7 @@ class Errors(Directory):
         self.refused(2, "directory", "quantize", "model", "-o", "x.safetensors", "--method", "rtn", "--bits", "4.5")
         self.refused(1, "missing", "quantize", "model", "-o", "missing/out", "--method", "rtn", "--bits", "4.5")
         os.mkdir(self.path("empty"))
+        self.refused(2, "--k", "quantize", "model", "--method", "auto", "--k", "4", "--dry-run")
         self.refused(1, "no .safetensors", "quantize", "empty", "-o", "out", "--method", "rtn", "--bits", "4.5")
 
     def test_bad_data_keeps_finished_shards(self):

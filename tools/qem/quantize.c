@@ -48,7 +48,7 @@ static int check_options(const cli_options *options)
         return cli_usage("--tensor names one tensor: --include and --exclude go without it");
     }
     if (budgets > 1) return cli_usage("--ratio, --bits and --k exclude each other");
-    if (recipe->method == QEM_METHOD_AUTO && recipe->k > 0 && options->reuse == NULL) {
+    if (model && recipe->method == QEM_METHOD_AUTO && recipe->k > 0 && options->reuse == NULL) {
         return cli_usage("--method auto takes --ratio or --bits, not --k");
     }
     if (options->reuse != NULL) {
