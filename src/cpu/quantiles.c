@@ -145,7 +145,7 @@ static void cuts_of_position(quantile_job *job, uint32_t p, uint32_t intervals, 
     double t[255];
     const uint64_t n = pooled(&job->points, p);
     if (n == 0) { /* a single column group that is narrower than dim */
-        memset(cuts, 0, (intervals - 1) * sizeof(float));
+        for (uint32_t c = 0; c + 1 < intervals; c++) cuts[c] = 0.0f;
         return;
     }
     wanted_ranks(n, intervals, rank, t);
@@ -168,7 +168,7 @@ static void sort_position(const qem_subvectors *v, uint32_t p, uint32_t interval
     for (uint64_t i = 0; i < v->rows; i++)
         for (uint64_t column = p; column < v->cols; column += v->dim) keys[n++] = qem_ordered_key(v->x[i * v->cols + column]);
     if (n == 0) {
-        memset(cuts, 0, (intervals - 1) * sizeof(float));
+        for (uint32_t c = 0; c + 1 < intervals; c++) cuts[c] = 0.0f;
         return;
     }
     qsort(keys, n, sizeof *keys, by_key);
