@@ -19,10 +19,11 @@ typedef struct qem_matrix {
     float *owned;     /* device; NULL when x is borrowed from the view */
 } qem_matrix;
 
-/* The matrix cut into sub-vectors: id = row * groups + group; the last group may have tail_dim < dim positions. */
+/* The matrix cut into sub-vectors: id = row * groups + group; the last group may have tail_dim < dim positions. k-means takes
+ * every n-th row of a matrix too: rows is then their number, cols n times that of the matrix. */
 typedef struct qem_subvectors {
     const float *x;   /* device */
-    uint64_t rows, cols;
+    uint64_t rows, cols; /* cols: from row to row */
     uint64_t groups;
     uint32_t dim;
     uint32_t tail_dim; /* cols % dim, or dim when that is 0 */
@@ -38,6 +39,15 @@ static inline qem_subvectors qem_cut(const float *x, uint64_t rows, uint64_t col
     v.dim = dim;
     v.tail_dim = cols % dim ? (uint32_t)(cols % dim) : dim;
     return v;
+}
+
+/* Does sub-vector id begin at x + id * dim? Not where rows have tails or gaps. */
+#ifdef __CUDACC__
+__host__ __device__
+#endif
+static inline int qem_are_dense(const qem_subvectors *v)
+{
+    return v->cols == v->groups * v->dim;
 }
 
 /*

@@ -212,9 +212,11 @@ typedef struct qem_view {
     uint64_t row_stride;      /* elements; 0 = cols (contiguous rows) */
     uint64_t col_stride;      /* elements; 0 = 1. Fortran order: row_stride 1, col_stride rows */
     uint64_t row_pitch_bytes; /* 0, or the distance of two rows in bytes, instead of row_stride */
-    uint64_t reserved[4];
+    const struct qem_file *file; /* borrowed; the file that the data lie in, as qem_file_view sets it, or NULL: calls that go
+                                 through the matrix more than once give its pages back between (qem_file_discard) */
+    uint64_t reserved[3];
 } qem_view;
-#define QEM_VIEW_INIT { sizeof(qem_view), 1, QEM_DTYPE_F32, NULL, 0, 0, 0, 0, 0, { 0 } }
+#define QEM_VIEW_INIT { sizeof(qem_view), 1, QEM_DTYPE_F32, NULL, 0, 0, 0, 0, 0, NULL, { 0 } }
 
 /* ------------------------------------------------------------------------------------------- recipe and plan ---- */
 
@@ -223,7 +225,8 @@ typedef enum qem_method {
     QEM_METHOD_NONE = 0,
     QEM_METHOD_RTN = 1,      /* round to nearest: uniform grid between the tensor's minimum and maximum, k = 2^b levels */
     QEM_METHOD_LLOYDMAX = 2, /* optimal scalar codebook of the tensor (Lloyd 1982, Max 1960) */
-    QEM_METHOD_VQ = 3,       /* vector quantization, one shared codebook (hyperchr with one interval) */
+    QEM_METHOD_VQ = 3,       /* vector quantization, one shared codebook (hyperchr with one interval); of very many sub-vectors
+                                it is trained on a part, see qem_quantize */
     QEM_METHOD_PQ = 4,       /* product quantization, one codebook per group (Jegou et al. 2011) */
     QEM_METHOD_HYPERCHR = 5, /* quantile cells, k-means in each cell, one shared codebook (HyperChr paper) */
     QEM_METHOD_QET = 6,      /* swap levels, then pq on the ordered halves (QET paper, also HERA/HETA) */
@@ -433,11 +436,15 @@ typedef struct qem_metrics {
  * by the caller, who ends it with qem_artifact_destroy; it holds no reference to the view or the context. Its metrics are
  * computed against `view` on the way. With QEM_METHOD_AUTO the artifact's recipe is the one of least error among those that
  * qem_search ranks first, fitted on the whole matrix: one, or more where the next ones promise clearly less than was reached.
- * Memory beyond input and artifact, in copies of the input as f32: the points of one group or cell and 3/dim for codes and
- * cells; vq about 1 + 5/dim; one more each for swap levels, standardization, weights of elements (column scales, importance),
- * outliers or residual layers, a rotation, and inputs that are not contiguous f32; refining passes about three more codebooks,
+ * Memory beyond input and artifact, in copies of the input as f32: one for standardization, a grid of rows, columns or blocks,
+ * outliers, or an input that is not contiguous f32, together (the converted matrix becomes the standardized one); one each for
+ * swap levels, a rotation, all residual layers; one for weights of elements (column scales, importance), or 1/dim for weights
+ * of sub-vectors (scales of rows and blocks); of vectors 1/dim for labels, another 2/dim for hyperchr's cells; half of what the
+ * codes take; and the points under way, dim + 5 words of 4 bytes each (2 * dim + 5 with weights of elements): those of a cell
+ * or group a thread, or, where all sub-vectors share one codebook, of 6.3 million at most: of more than 3 * 2^21, and than 64
+ * for each centroid, it is trained on every n-th row (n odd), and all are coded. Refining passes take about three more codebooks,
  * and sums of k * (dim + 1) words of 8 bytes for each thread as long as those of all threads are no larger than the input,
- * else once.
+ * else once. A view with a `file` is read piece by piece where it is only copied, so most of it need not stay in memory.
  * Errors: as qem_make_plan, and RANGE (a centroid overflows f16, in whichever restart), CANCELLED; *artifact is then NULL.
  * Source: spec section 3 and 4; HyperChr paper section 3, QET paper section 3.
  */

@@ -3,6 +3,7 @@
 #define QEM_API_API_H
 
 #include "../methods/registry.h"
+#include "source.h"
 
 /* size and version of a parameter struct that its _INIT macro has set. */
 #define QEM_CHECK_STRUCT(context, pointer, type)                                                                       \
@@ -65,8 +66,8 @@ qem_status qem_quantize_as_planned(qem_context *context, const qem_view *view, c
 /* NULL becomes "tensor"; ARGUMENT where the length is not one that files take. */
 qem_status qem_check_name(qem_context *context, const char **name);
 
-/* Metrics of an artifact against a loaded matrix. */
-qem_status qem_measure(qem_context *context, const qem_matrix *original, const qem_artifact *artifact, qem_metrics *metrics);
+/* Metrics of an artifact against the original. */
+qem_status qem_measure(qem_context *context, const qem_source *original, const qem_artifact *artifact, qem_metrics *metrics);
 
 /* Sum of weight * squared error over the sum of weights (positive); importance as in qem_recipe. */
 qem_status qem_measure_weighted(qem_context *context, const qem_view *view, const qem_view *importance,

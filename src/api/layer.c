@@ -11,19 +11,58 @@
 
 static const float *standardized(const qem_layer_fit *layer)
 {
-    return layer->z ? layer->z : layer->x;
+    return layer->z ? layer->z : layer->source.x;
+}
+
+/* Memory for z: that of the matrix itself, which is loaded again should it be asked for, or new. */
+static qem_status take_z(qem_context *context, qem_layer_fit *layer, int *loaded)
+{
+    void *memory;
+    *loaded = layer->spare && *layer->spare;
+    if (*loaded) {
+        layer->z = *layer->spare;
+        *layer->spare = NULL;
+        layer->source.x = NULL;
+        return QEM_OK;
+    }
+    QEM_TRY(context->backend->alloc(context, layer->rows * layer->cols, sizeof(float), &memory));
+    layer->z = memory;
+    return QEM_OK;
+}
+
+/* Rows begin .. end-1 of z by steps whose tables are those of all rows. */
+static qem_status standardize_rows(qem_context *context, const qem_layer_fit *layer, const qem_decode_affine *all, uint32_t count,
+                                   const float *x, uint64_t begin, uint64_t end)
+{
+    qem_decode_affine steps[QEM_MOST_AFFINE];
+    for (uint32_t i = 0; i < count; i++) {
+        const uint64_t units = all[i].axis == QEM_AXIS_ROW ? 1 : all[i].axis == QEM_AXIS_BLOCK ? (layer->cols - 1) / all[i].block + 1 : 0;
+        steps[i] = all[i];
+        if (steps[i].scale) steps[i].scale += begin * units;
+        if (steps[i].mean) steps[i].mean += begin * units;
+    }
+    return context->backend->standardize(context, x, end - begin, layer->cols, steps, count, layer->z + begin * layer->cols);
 }
 
 qem_status qem_layer_apply_steps(qem_context *context, qem_layer_fit *layer, uint32_t first)
 {
     qem_decode_affine steps[QEM_MOST_AFFINE];
-    void *memory;
-    if (!layer->z) {
-        QEM_TRY(context->backend->alloc(context, layer->rows * layer->cols, sizeof(float), &memory));
-        layer->z = memory;
+    const uint32_t count = layer->affine_count - first;
+    const uint64_t step = qem_rows_at_once(layer->cols);
+    int loaded = 0;
+    if (!layer->z) QEM_TRY(take_z(context, layer, &loaded));
+    qem_affine_views(layer->affine + first, count, steps);
+    if (loaded) return standardize_rows(context, layer, steps, count, layer->z, 0, layer->rows);
+    for (uint64_t row = 0; row < layer->rows; row += step) {
+        const uint64_t end = layer->rows - row < step ? layer->rows : row + step;
+        qem_matrix part;
+        QEM_TRY(qem_source_rows(context, &layer->source, row, end, &part));
+        const qem_status status = standardize_rows(context, layer, steps, count, part.x, row, end);
+        context->backend->release(context, part.owned);
+        QEM_TRY(status);
+        qem_view_discard(layer->source.view);
     }
-    qem_affine_views(layer->affine + first, layer->affine_count - first, steps);
-    return context->backend->standardize(context, layer->x, layer->rows, layer->cols, steps, layer->affine_count - first, layer->z);
+    return QEM_OK;
 }
 
 /* What fits and encoders get must be finite: scales of other rows, or those of few bits, may take it beyond f32. */
@@ -58,7 +97,7 @@ static qem_status standardize(qem_context *context, qem_layer_fit *layer)
     const uint32_t units = layer->ops->units != NULL;
     uint32_t count = 0;
     if (layer->recipe.standardize) {
-        const qem_status status = qem_standardize_begin(context, context->backend, layer->x, layer->rows, layer->cols,
+        const qem_status status = qem_standardize_begin(context, context->backend, layer->source.x, layer->rows, layer->cols,
                                                         &layer->recipe, layer->affine + units, &count);
         layer->affine_count = units + count;
         QEM_TRY(status);
@@ -160,14 +199,9 @@ static qem_status load_range(qem_context *context, const qem_layer_fit *layer, c
     fit->points = qem_cut(x, rows, layer->cols, layer->recipe.dim);
     fit->point_count = rows * fit->points.groups;
     if (layer->point_weight) fit->point_weight = layer->point_weight + range->row_begin * fit->points.groups;
-    if (!layer->element_weight) return QEM_OK;
-    fit->element_weight = layer->recipe.levels ? range->ordered_weight : layer->element_weight + range->row_begin * layer->cols;
-    void *memory;
-    QEM_TRY(context->backend->alloc(context, fit->point_count, sizeof(float), &memory));
-    range->pooled_weight = memory;
-    fit->pooled_weight = range->pooled_weight;
-    return context->backend->pool_weights(context, qem_cut(fit->element_weight, rows, layer->cols, layer->recipe.dim),
-                                          range->pooled_weight);
+    if (layer->element_weight)
+        fit->element_weight = layer->recipe.levels ? range->ordered_weight : layer->element_weight + range->row_begin * layer->cols;
+    return QEM_OK;
 }
 
 qem_status qem_range_begin(qem_context *context, const qem_layer_fit *layer, const qem_range_plan *plan, qem_range_fit *range)
@@ -181,6 +215,7 @@ void qem_range_end(qem_context *context, qem_range_fit *range)
     const qem_backend *backend = context->backend;
     qem_fit *fit = &range->fit;
     qem_release(context, fit->problems);
+    qem_release(context, fit->thresholds);
     qem_release(context, fit->cells.cuts);
     qem_release(context, fit->cells.id);
     qem_release(context, fit->cells.first);
@@ -195,16 +230,24 @@ void qem_range_end(qem_context *context, qem_range_fit *range)
     backend->release(context, fit->row_cells);
     backend->release(context, range->ordered);
     backend->release(context, range->ordered_weight);
-    backend->release(context, range->pooled_weight);
     backend->release(context, range->swap_map);
     memset(range, 0, sizeof *range);
+}
+
+/* Codes of scalars come from thresholds (qem_fit). */
+static qem_status allocate_labels(qem_context *context, const qem_layer_fit *layer, qem_fit *fit)
+{
+    void *memory;
+    if (layer->ops->scalar) return QEM_OK;
+    QEM_TRY(context->backend->alloc(context, fit->point_count, sizeof(uint32_t), &memory));
+    fit->labels = memory;
+    return QEM_OK;
 }
 
 qem_status qem_range_allocate(qem_context *context, const qem_layer_fit *layer, qem_fit *fit)
 {
     void *memory;
-    QEM_TRY(context->backend->alloc(context, fit->point_count, sizeof(uint32_t), &memory));
-    fit->labels = memory;
+    if (!qem_fit_labels_are_late(fit)) QEM_TRY(allocate_labels(context, layer, fit));
     qem_stage stage = qem_recipe_stage(fit->kind, layer->cols, &fit->recipe, fit->k);
     stage.group_bits = fit->group_bits;
     QEM_TRY(context->backend->alloc(context, qem_stage_codebook_floats(&stage, layer->cols), sizeof(float), &memory));
@@ -244,7 +287,8 @@ qem_status qem_layer_begin_as_planned(qem_context *context, qem_layer_fit *layer
     return begin_ranges(context, layer, plan);
 }
 
-static qem_status store_ranges(qem_context *context, qem_layer_fit *layer, qem_artifact *artifact, uint32_t index)
+/* The steps of the layer, and its number of stages, which follow. */
+static void store_steps(qem_layer_fit *layer, qem_artifact *artifact, uint32_t index)
 {
     qem_layer *made = &artifact->layers[index];
     made->stage_first = artifact->stage_count;
@@ -254,21 +298,30 @@ static qem_status store_ranges(qem_context *context, qem_layer_fit *layer, qem_a
     memset(layer->affine, 0, sizeof layer->affine);
     layer->affine_count = 0;
     artifact->layer_count = index + 1;
-    for (uint32_t i = 0; i < layer->range_count; i++)
-        QEM_TRY(qem_store_stage(context, &layer->range[i], &artifact->stages[artifact->stage_count++]));
-    if (index > 0) return QEM_OK;
-    artifact->cells = layer->range[0].fit.cells;
-    memset(&layer->range[0].fit.cells, 0, sizeof layer->range[0].fit.cells);
+}
+
+/* The next stage of the artifact; the fit is done with. */
+static qem_status store_range(qem_context *context, qem_range_fit *range, qem_artifact *artifact)
+{
+    const int first = artifact->stage_count == 0;
+    QEM_TRY(qem_store_stage(context, range, &artifact->stages[artifact->stage_count++]));
+    if (first) {
+        artifact->cells = range->fit.cells;
+        memset(&range->fit.cells, 0, sizeof range->fit.cells);
+    }
+    qem_range_end(context, range);
     return QEM_OK;
 }
 
 qem_status qem_layer_finish(qem_context *context, qem_layer_fit *layer, qem_artifact *artifact, uint32_t index)
 {
+    store_steps(layer, artifact, index);
     for (uint32_t i = 0; i < layer->range_count; i++) {
         QEM_TRY(qem_range_allocate(context, layer, &layer->range[i].fit));
         QEM_TRY(layer->ops->fit(&layer->range[i].fit));
+        QEM_TRY(store_range(context, &layer->range[i], artifact));
     }
-    return store_ranges(context, layer, artifact, index);
+    return QEM_OK;
 }
 
 void qem_layer_end(qem_context *context, qem_layer_fit *layer)
@@ -320,8 +373,7 @@ static qem_status take_base(qem_context *context, const qem_layer_fit *layer, co
         QEM_TRY(qem_allocate(context, stage->groups, 1, &memory));
         fit->group_bits = memcpy(memory, stage->group_bits, (size_t)stage->groups);
     }
-    QEM_TRY(context->backend->alloc(context, fit->point_count, sizeof(uint32_t), &memory));
-    fit->labels = memory;
+    QEM_TRY(allocate_labels(context, layer, fit));
     QEM_TRY(context->backend->alloc(context, floats, sizeof(float), &memory));
     fit->codebook = memory;
     if (fit->kind == QEM_CODEBOOK_UNIFORM || fit->kind == QEM_CODEBOOK_TABLE) return QEM_OK;
@@ -388,5 +440,6 @@ qem_status qem_layer_encode(qem_context *context, qem_layer_fit *layer, const qe
     layer->range_count = 1;
     QEM_TRY(qem_range_encode(context, layer, &alone, &layer->range[0]));
     QEM_TRY(copy_cells(context, &alone, &layer->range[0].fit.cells));
-    return store_ranges(context, layer, artifact, index);
+    store_steps(layer, artifact, index);
+    return store_range(context, &layer->range[0], artifact);
 }

@@ -9,7 +9,6 @@ typedef struct qem_range_fit {
     qem_fit fit;
     uint64_t row_begin, row_end;
     float *ordered, *ordered_weight; /* device, swapped */
-    float *pooled_weight;            /* device, the weights of sub-vectors */
     uint8_t *swap_map;               /* device */
     uint64_t swap_map_bytes;
 } qem_range_fit;
@@ -17,7 +16,9 @@ typedef struct qem_range_fit {
 typedef struct qem_layer_fit {
     const qem_method_ops *ops;
     qem_recipe recipe;           /* resolved */
-    const float *x;              /* device, the matrix of this layer, [rows, cols] */
+    qem_source source;           /* the matrix of this layer, [rows, cols] */
+    float **spare;               /* memory of the matrix that becomes z when there are steps: the source is then loaded again;
+                                    or NULL */
     uint64_t rows, cols;
     const float *importance;     /* device, [importance_rows, cols], or NULL */
     uint64_t importance_rows;
@@ -32,7 +33,7 @@ typedef struct qem_layer_fit {
 /*
  * Standardizes, shares the budget out, swaps and partitions: all up to the fits, so that k and sizes are final in *plan (whose
  * chain and bytes of outliers are set). budget: bits for the whole layer (ignored with an explicit k). The caller has set
- * ops, recipe, x, rows, cols and importance; qem_layer_end releases the rest in any case.
+ * ops, recipe, source, spare, rows, cols and importance; qem_layer_end releases the rest in any case.
  */
 qem_status qem_layer_begin(qem_context *context, qem_layer_fit *layer, qem_layer_plan *plan, double budget);
 /* The same with ranges and k as *plan has them, whatever the budget. */

@@ -9,11 +9,15 @@
 typedef struct pipeline {
     qem_context *context;
     const qem_recipe *recipe;    /* the first of the chain */
-    qem_matrix matrix;           /* the original */
+    const qem_view *view;        /* the original */
+    qem_matrix matrix;           /* the same loaded; its own memory may be put to another use */
+    int borrowed;                /* the matrix lies in the view's memory */
     float *left;                 /* device: what the layers so far leave over; NULL: the original */
     qem_matrix importance;
     uint64_t importance_rows;
     qem_outliers outliers;       /* the artifact's from take_outliers on */
+    qem_outliers taken;          /* the same, borrowed, as long as the artifact is there */
+    float *replaced;             /* host, [cols], what stands in their places in `left` */
     uint64_t outlier_bytes;
     const qem_layer_plan *planned; /* ranges and k of the only layer, or NULL */
 } pipeline;
@@ -32,16 +36,29 @@ static qem_status load_importance(pipeline *p)
     return QEM_OK;
 }
 
-/* A copy to take outliers or layers out of, where there will be any. */
+/* A copy to take outliers or layers out of, where there will be any; the matrix itself where it has memory of its own. */
 static qem_status copy_matrix(pipeline *p)
 {
     const qem_backend *backend = p->context->backend;
     const uint64_t count = p->matrix.rows * p->matrix.cols;
     void *memory;
     if (!p->recipe->residual && p->recipe->outliers == 0.0 && p->recipe->outlier_sigma == 0.0) return QEM_OK;
+    if (p->matrix.owned) {
+        p->left = p->matrix.owned;
+        p->matrix.owned = NULL;
+        return QEM_OK;
+    }
     QEM_TRY(backend->alloc(p->context, count, sizeof(float), &memory));
     p->left = memory;
     return backend->copy(p->context, memory, p->matrix.x, count * sizeof(float));
+}
+
+static qem_status allocate_replaced(pipeline *p)
+{
+    void *memory;
+    QEM_TRY(qem_allocate(p->context, p->view->cols, sizeof(float), &memory));
+    p->replaced = memory;
+    return QEM_OK;
 }
 
 static qem_status begin(qem_context *context, const qem_view *view, const qem_recipe *recipe, pipeline *p)
@@ -49,12 +66,17 @@ static qem_status begin(qem_context *context, const qem_view *view, const qem_re
     memset(p, 0, sizeof *p);
     p->context = context;
     p->recipe = recipe;
+    p->view = view;
     QEM_TRY(context->backend->load(context, view, "matrix", &p->matrix));
+    p->borrowed = p->matrix.owned == NULL;
     QEM_TRY(load_importance(p));
     QEM_TRY(copy_matrix(p));
+    if (p->left || p->matrix.owned) qem_view_discard(view);
     if (recipe->outliers == 0.0 && recipe->outlier_sigma == 0.0) return QEM_OK;
-    QEM_TRY(qem_outliers_take(context, context->backend, p->matrix.x, view->rows, view->cols, recipe, view->dtype, p->left,
-                              &p->outliers));
+    QEM_TRY(allocate_replaced(p));
+    QEM_TRY(qem_outliers_take(context, context->backend, p->left, view->rows, view->cols, recipe, view->dtype, p->left,
+                              p->replaced, &p->outliers));
+    p->taken = p->outliers;
     p->outlier_bytes = qem_outliers_bytes(&p->outliers);
     return QEM_OK;
 }
@@ -65,12 +87,14 @@ static void end(pipeline *p)
     p->context->backend->release(p->context, p->matrix.owned);
     p->context->backend->release(p->context, p->importance.owned);
     qem_outliers_release(p->context, &p->outliers);
+    qem_release(p->context, p->replaced);
 }
 
-static qem_status layer_of(const pipeline *p, const qem_recipe *recipe, qem_layer_fit *layer)
+static qem_status layer_of(pipeline *p, const qem_recipe *recipe, qem_layer_fit *layer)
 {
     memset(layer, 0, sizeof *layer);
-    layer->x = p->left ? p->left : p->matrix.x;
+    layer->source = (qem_source){ p->view, p->left ? p->left : p->matrix.x, p->replaced ? &p->taken : NULL, p->replaced };
+    layer->spare = p->recipe->residual ? NULL : p->left ? &p->left : &p->matrix.owned;
     layer->rows = p->matrix.rows;
     layer->cols = p->matrix.cols;
     layer->importance = p->importance.x;
@@ -78,7 +102,7 @@ static qem_status layer_of(const pipeline *p, const qem_recipe *recipe, qem_laye
     return qem_resolve_layer(p->context, recipe, layer->rows, layer->cols, &layer->ops, &layer->recipe);
 }
 
-static qem_status begin_layer(const pipeline *p, const qem_recipe *recipe, double left, qem_layer_fit *layer, qem_layer_plan *plan)
+static qem_status begin_layer(pipeline *p, const qem_recipe *recipe, double left, qem_layer_fit *layer, qem_layer_plan *plan)
 {
     memset(plan, 0, sizeof *plan);
     QEM_TRY(layer_of(p, recipe, layer));
@@ -96,7 +120,7 @@ static double bits_for_layers(const pipeline *p)
 
 /* ---- the plan ---- */
 
-static qem_status plan_layers(const pipeline *p, qem_plan *plan)
+static qem_status plan_layers(pipeline *p, qem_plan *plan)
 {
     qem_layer_fit layer;
     qem_layer_plan first;
@@ -213,7 +237,8 @@ static qem_status run(qem_context *context, const qem_view *view, const char *na
     if (status == QEM_OK) {
         made->quantize_seconds = qem_seconds() - started;
         made->metrics = (qem_metrics)QEM_METRICS_INIT;
-        status = qem_measure(context, &p.matrix, made, &made->metrics);
+        const qem_source original = { view, p.borrowed || p.matrix.owned ? p.matrix.x : NULL, NULL, NULL };
+        status = qem_measure(context, &original, made, &made->metrics);
         made->has_metrics = 1;
         if (status == QEM_OK && !isfinite(made->metrics.mse)) /* data near the limit of f32: infinities, or NaN of two of them */
             status = qem_fail(context, QEM_ERR_RANGE, "%s: decoded values are beyond the range of f32", name);

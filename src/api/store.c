@@ -31,21 +31,72 @@ static qem_status pack(qem_context *context, const uint32_t *labels, uint64_t co
     return status;
 }
 
-/* Codes of widths that differ by group, on the host. */
+#define CODES_AT_ONCE ((uint64_t)1 << 20) /* in rows by eights, so that each chunk begins with a byte */
+
+/* Labels of rows begin .. end-1, where the fit has none. */
+static qem_status label_rows(qem_context *context, const qem_fit *fit, uint64_t begin, uint64_t end, uint32_t *labels)
+{
+    const uint64_t cols = fit->points.cols;
+    if (!fit->thresholds) return qem_fit_label_rows(fit, begin, end, labels);
+    return context->backend->scalar_assign(context, fit->points.x + begin * cols, (end - begin) * cols, fit->thresholds, fit->k,
+                                           labels);
+}
+
+/* Labels made and packed some rows at a time: all of them would take as much memory as the matrix. */
+static qem_status pack_rows(qem_context *context, const qem_fit *fit, uint32_t bits, uint64_t step, uint32_t *labels,
+                            uint8_t *packed, uint8_t *stream)
+{
+    const uint64_t rows = fit->points.rows, groups = fit->points.groups;
+    for (uint64_t row = 0; row < rows; row += step) {
+        const uint64_t end = rows - row < step ? rows : row + step, count = (end - row) * groups;
+        QEM_TRY(label_rows(context, fit, row, end, labels));
+        QEM_TRY(context->backend->pack(context, labels, count, bits, packed));
+        QEM_TRY(context->backend->to_host(context, stream + row * groups / 8 * bits, packed, qem_bit_stream_bytes(count, bits)));
+    }
+    return QEM_OK;
+}
+
+static qem_status take_late_codes(qem_context *context, const qem_fit *fit, qem_stage *stage)
+{
+    const uint64_t groups = stage->groups, rows = fit->points.rows, many = CODES_AT_ONCE / groups / 8 * 8;
+    const uint64_t least = rows < 8 ? rows : 8, most = many > least ? many : least, step = most < rows ? most : rows;
+    void *memory, *packed;
+    QEM_TRY(qem_allocate_zero(context, stage->codes_bytes + QEM_STREAM_SLACK, 1, &memory));
+    stage->codes = memory;
+    if (stage->code_bits == 0) return QEM_OK;
+    QEM_TRY(context->backend->alloc(context, step * groups, sizeof(uint32_t), &memory));
+    qem_status status = context->backend->alloc(context, qem_bit_stream_bytes(step * groups, stage->code_bits), 1, &packed);
+    if (status == QEM_OK) {
+        status = pack_rows(context, fit, stage->code_bits, step, memory, packed, stage->codes);
+        context->backend->release(context, packed);
+    }
+    context->backend->release(context, memory);
+    return status;
+}
+
+/* Codes of widths that differ by group, on the host, some rows at once. */
 static qem_status pack_groups(qem_context *context, const qem_fit *fit, qem_stage *stage)
 {
+    const uint64_t groups = stage->groups, rows = fit->point_count / groups;
+    const uint64_t most = groups >= CODES_AT_ONCE ? 1 : CODES_AT_ONCE / groups, step = most < rows ? most : rows;
+    uint64_t bit = 0;
     void *memory, *words;
     QEM_TRY(qem_allocate_zero(context, stage->codes_bytes + QEM_STREAM_SLACK, 1, &memory));
     stage->codes = memory;
-    QEM_TRY(qem_allocate(context, fit->point_count, sizeof(uint32_t), &words));
-    const qem_status status = context->backend->to_host(context, words, fit->labels, fit->point_count * sizeof(uint32_t));
-    if (status == QEM_OK) qem_pack_groups(words, fit->point_count, stage->group_bits, stage->groups, stage->codes);
+    QEM_TRY(qem_allocate(context, step * groups, sizeof(uint32_t), &words));
+    qem_status status = QEM_OK;
+    for (uint64_t row = 0; row < rows && status == QEM_OK; row += step) {
+        const uint64_t count = (rows - row < step ? rows - row : step) * groups;
+        status = context->backend->to_host(context, words, fit->labels + row * groups, count * sizeof(uint32_t));
+        if (status == QEM_OK) bit = qem_pack_groups(words, count, stage->group_bits, groups, bit, stage->codes);
+    }
     qem_release(context, words);
     return status;
 }
 
 static qem_status take_codes(qem_context *context, const qem_fit *fit, qem_stage *stage)
 {
+    if (!fit->labels) return take_late_codes(context, fit, stage);
     if (stage->group_bits) return pack_groups(context, fit, stage);
     return pack(context, fit->labels, fit->point_count, stage->code_bits, stage->codes_bytes, &stage->codes);
 }

@@ -111,7 +111,7 @@ static void split_ids(qem_chunk *chunk, const qem_search_codebook *codebook, con
 static void read_points(const qem_cpu_kernels *kernels, const qem_subvectors *points, const uint32_t *ids, size_t count,
                         uint32_t dim, float *x, size_t ld)
 {
-    if (points->tail_dim == points->dim) {
+    if (qem_are_dense(points)) {
         kernels->gather_points(points->x, ids, count, dim, dim, x, ld);
         return;
     }

@@ -152,9 +152,9 @@ static void gather_piece(void *argument, uint64_t begin, uint64_t end, uint32_t 
     for (uint64_t t = begin; t < end;) {
         size_t n = 0;
         for (; n < IDS_AT_ONCE && t + n < end; n++) ids[n] = qem_problem_id(work->problem, t + n);
-        if (job->from.tail_dim == job->from.dim) {
+        if (qem_are_dense(&job->from)) {
             work->kernels->gather_points(job->from.x, ids, n, job->dim, job->dim, job->to + t, job->padded);
-        } else { /* a group with rows that have a tail elsewhere */
+        } else { /* rows that have a tail elsewhere, or gaps */
             for (size_t i = 0; i < n; i++) {
                 const float *x = qem_subvector(&job->from, ids[i]);
                 for (uint32_t p = 0; p < job->dim; p++) job->to[p * job->padded + t + i] = x[p];

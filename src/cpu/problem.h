@@ -18,7 +18,7 @@ static inline uint32_t qem_subvector_group(const qem_subvectors *v, uint32_t id)
 
 static inline const float *qem_subvector(const qem_subvectors *v, uint32_t id)
 {
-    if (v->tail_dim == v->dim) return v->x + (uint64_t)id * v->dim; /* no division: rows have no tail */
+    if (qem_are_dense(v)) return v->x + (uint64_t)id * v->dim; /* no division */
     const uint32_t groups = (uint32_t)v->groups;
     const uint32_t row = id / groups;
     return v->x + (uint64_t)row * v->cols + (uint64_t)(id - row * groups) * v->dim;

@@ -21,7 +21,7 @@ __device__ __forceinline__ bool qem_km_is_last_group(const qem_subvectors &v, ui
 /* Where sub-vector `id` begins in the matrix, or in one of weights. */
 __device__ __forceinline__ uint64_t qem_km_place(const qem_subvectors &v, uint32_t id)
 {
-    if (v.tail_dim == v.dim) return (uint64_t)id * v.dim;
+    if (qem_are_dense(&v)) return (uint64_t)id * v.dim;
     const uint32_t groups = (uint32_t)v.groups, row = id / groups;
     return (uint64_t)row * v.cols + (uint64_t)(id - row * groups) * v.dim;
 }

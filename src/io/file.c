@@ -337,6 +337,7 @@ qem_status qem_file_view(qem_context *context, const qem_file *file, const char 
     QEM_TRY(check_matrix(context, file, tensor));
     if (file->kind != QEM_FILE_SAFETENSORS) {
         *view = file->matrix;
+        view->file = file;
         return QEM_OK;
     }
     *view = (qem_view)QEM_VIEW_INIT;
@@ -344,5 +345,6 @@ qem_status qem_file_view(qem_context *context, const qem_file *file, const char 
     view->data = tensor->data;
     view->rows = tensor->shape[0];
     view->cols = tensor->shape[1];
+    view->file = file;
     return QEM_OK;
 }

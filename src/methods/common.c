@@ -4,8 +4,6 @@
 #include "../core/threshold.h"
 #include "method.h"
 
-#define ELEMENT_PASSES 2 /* Lloyd passes with a weight for each element, after those with one for each sub-vector */
-
 qem_status qem_fit_problems(qem_fit *fit, uint64_t count)
 {
     void *memory;
@@ -27,14 +25,15 @@ uint64_t qem_fit_group_k(const qem_fit *fit, uint64_t group)
     return fit->group_bits ? (uint64_t)1 << fit->group_bits[group] : fit->k;
 }
 
-void qem_pack_groups(const uint32_t *labels, uint64_t count, const uint8_t *bits, uint64_t groups, uint8_t *stream)
+uint64_t qem_pack_groups(const uint32_t *labels, uint64_t count, const uint8_t *bits, uint64_t groups, uint64_t bit,
+                         uint8_t *stream)
 {
-    uint64_t bit = 0;
     for (uint64_t i = 0; i < count; i++) {
         uint64_t word = (uint64_t)labels[i] << (bit % 8);
         for (uint8_t *byte = stream + bit / 8; word; word >>= 8) *byte++ |= (uint8_t)word;
         bit += bits[i % groups];
     }
+    return bit;
 }
 
 qem_status qem_fit_group_problems(qem_fit *fit, uint64_t k)
@@ -75,79 +74,40 @@ qem_kmeans_args qem_fit_kmeans_args(const qem_fit *fit)
     return args;
 }
 
-/*
- * Weights of elements make every search look at every centroid. So the passes are made with one weight for each sub-vector, whose
- * searches are pruned, and the last ones with the weights as they are: they find the few labels that differ.
- */
-static qem_status kmeans_by_elements(qem_fit *fit)
-{
-    qem_kmeans_args args = qem_fit_kmeans_args(fit);
-    args.element_weight = NULL;
-    args.point_weight = fit->pooled_weight;
-    QEM_TRY(fit->backend->kmeans(fit->context, &args));
-    args = qem_fit_kmeans_args(fit);
-    args.warm = 1;
-    if (args.iterations > ELEMENT_PASSES) args.iterations = ELEMENT_PASSES;
-    return fit->backend->kmeans(fit->context, &args);
-}
-
-qem_status qem_fit_kmeans_exact(qem_fit *fit)
-{
-    const qem_kmeans_args args = qem_fit_kmeans_args(fit);
-    return fit->element_weight && fit->pooled_weight ? kmeans_by_elements(fit) : fit->backend->kmeans(fit->context, &args);
-}
-
-qem_status qem_fit_kmeans(qem_fit *fit)
-{
-    QEM_TRY(qem_fit_kmeans_exact(fit));
-    if (!fit->recipe.codebook_bits) return QEM_OK;
-    QEM_TRY(qem_fit_round_codebook(fit));
-    return qem_fit_assign(fit);
-}
-
-qem_status qem_fit_assign(qem_fit *fit)
-{
-    const qem_kmeans_args args = qem_fit_kmeans_args(fit);
-    return fit->backend->assign(fit->context, &args);
-}
-
-static qem_status assign_by(qem_fit *fit, const float *thresholds, uint64_t k)
-{
-    return fit->backend->scalar_assign(fit->context, fit->points.x, fit->point_count, thresholds, k, fit->labels);
-}
-
-qem_status qem_fit_scalar_labels(qem_fit *fit, const float *levels, uint64_t k)
+static qem_status new_thresholds(qem_fit *fit, uint64_t k)
 {
     void *memory;
+    qem_release(fit->context, fit->thresholds);
+    fit->thresholds = NULL;
     QEM_TRY(qem_allocate(fit->context, k, sizeof(float), &memory));
-    float *thresholds = memory;
-    for (uint64_t j = 0; j + 1 < k; j++) thresholds[j] = qem_threshold(((double)levels[j] + (double)levels[j + 1]) * 0.5);
-    const qem_status status = assign_by(fit, thresholds, k);
-    qem_release(fit->context, memory);
-    return status;
+    fit->thresholds = memory;
+    return QEM_OK;
+}
+
+qem_status qem_fit_scalar_levels(qem_fit *fit, const float *levels, uint64_t k)
+{
+    QEM_TRY(new_thresholds(fit, k));
+    for (uint64_t j = 0; j + 1 < k; j++) fit->thresholds[j] = qem_threshold(((double)levels[j] + (double)levels[j + 1]) * 0.5);
+    return QEM_OK;
 }
 
 /* Against j / (k-1) before it is rounded to f32: what lies in the middle of two levels is a tie, as of a symmetric range 0 is. */
-static qem_status uniform_labels(qem_fit *fit, uint64_t k)
+static qem_status uniform_levels(qem_fit *fit, uint64_t k)
 {
-    void *memory;
-    QEM_TRY(qem_allocate(fit->context, k, sizeof(float), &memory));
-    float *thresholds = memory;
-    for (uint64_t j = 0; j + 1 < k; j++) thresholds[j] = qem_threshold(((double)j + 0.5) / (double)(k - 1));
-    const qem_status status = assign_by(fit, thresholds, k);
-    qem_release(fit->context, memory);
-    return status;
+    QEM_TRY(new_thresholds(fit, k));
+    for (uint64_t j = 0; j + 1 < k; j++) fit->thresholds[j] = qem_threshold(((double)j + 0.5) / (double)(k - 1));
+    return QEM_OK;
 }
 
 qem_status qem_fit_table(qem_fit *fit, qem_table table)
 {
     void *memory;
     fit->table = table;
-    if (table == QEM_TABLE_UNIFORM) return uniform_labels(fit, fit->k);
+    if (table == QEM_TABLE_UNIFORM) return uniform_levels(fit, fit->k);
     QEM_TRY(qem_allocate(fit->context, fit->k, sizeof(float), &memory));
     float *levels = memory;
     for (uint64_t j = 0; j < fit->k; j++) levels[j] = qem_table_level(table, fit->k, (uint32_t)j);
-    const qem_status status = qem_fit_scalar_labels(fit, levels, fit->k);
+    const qem_status status = qem_fit_scalar_levels(fit, levels, fit->k);
     qem_release(fit->context, memory);
     return status;
 }
@@ -155,6 +115,6 @@ qem_status qem_fit_table(qem_fit *fit, qem_table table)
 qem_status qem_encode_scalar(qem_fit *fit, const qem_artifact *base)
 {
     const qem_stage *stage = &base->stages[0];
-    if (stage->kind == QEM_CODEBOOK_TABLE && stage->table == QEM_TABLE_UNIFORM) return uniform_labels(fit, stage->k);
-    return qem_fit_scalar_labels(fit, stage->codebook, stage->k);
+    if (stage->kind == QEM_CODEBOOK_TABLE && stage->table == QEM_TABLE_UNIFORM) return uniform_levels(fit, stage->k);
+    return qem_fit_scalar_levels(fit, stage->codebook, stage->k);
 }

@@ -105,6 +105,7 @@ static qem_status weigh_cells(qem_fit *fit, const uint64_t *share, uint64_t *cou
     const uint64_t cells = fit->cells.count;
     const double dim = (double)fit->points.dim;
     void *objective, *codebook = NULL, *labels = NULL;
+    float *pooled = NULL;
     double sum = 0.0;
     uint64_t first = 0;
     QEM_TRY(qem_allocate(fit->context, cells, sizeof(double), &objective));
@@ -116,15 +117,17 @@ static qem_status weigh_cells(qem_fit *fit, const uint64_t *share, uint64_t *cou
     }
     qem_status status = fit->backend->alloc(fit->context, first * fit->points.dim, sizeof(float), &codebook);
     if (status == QEM_OK) status = fit->backend->alloc(fit->context, fit->point_count, sizeof(uint32_t), &labels);
+    if (status == QEM_OK && fit->element_weight) status = qem_fit_pool_weights(fit, &pooled);
     const qem_kmeans_args args = { .points = fit->points, .problems = fit->problems, .problem_count = cells,
                                    .codebook_dtype = QEM_DTYPE_F32, .iterations = 1, .restarts = 1, .seed = fit->context->seed,
-                                   .point_weight = fit->element_weight ? fit->pooled_weight : fit->point_weight,
+                                   .point_weight = fit->element_weight ? pooled : fit->point_weight,
                                    .codebook = codebook, .labels = labels, .objective = weight };
     if (status == QEM_OK) status = fit->backend->kmeans(fit->context, &args);
     for (uint64_t c = 0; c < cells && status == QEM_OK; c++)
         sum += weight[c] = pow(weight[c], dim / (dim + 2.0)) * pow((double)share[c], 2.0 / (dim + 2.0));
     for (uint64_t c = 0; c < cells && status == QEM_OK; c++)
         counts[c] = 1 + (sum > 0.0 ? (uint64_t)(weight[c] / sum * 68719476736.0) : 0);
+    fit->backend->release(fit->context, pooled);
     fit->backend->release(fit->context, labels);
     fit->backend->release(fit->context, codebook);
     qem_release(fit->context, objective);
@@ -240,11 +243,7 @@ static qem_status join_cells(qem_fit *fit)
 static qem_status refine_weighted(qem_fit *fit)
 {
     QEM_TRY(join_cells(fit));
-    if (fit->recipe.refine == 0) return qem_fit_assign(fit);
-    qem_kmeans_args args = qem_fit_kmeans_args(fit);
-    args.warm = 1;
-    args.iterations = fit->recipe.refine;
-    return fit->backend->kmeans(fit->context, &args);
+    return fit->recipe.refine ? qem_fit_refine_warm(fit) : qem_fit_assign(fit);
 }
 
 static qem_status refine(qem_fit *fit)

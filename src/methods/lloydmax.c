@@ -165,7 +165,7 @@ static qem_status store(qem_fit *fit, const lloyd_state *state)
         QEM_TRY(qem_fit_round_codebook(fit));
         QEM_TRY(fit->backend->to_host(fit->context, stored, fit->codebook, fit->k * sizeof(float)));
     }
-    return qem_fit_scalar_labels(fit, stored, fit->k);
+    return qem_fit_scalar_levels(fit, stored, fit->k);
 }
 
 /* Center, shifts and total. */

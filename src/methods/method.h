@@ -17,7 +17,6 @@ typedef struct qem_fit {
     uint64_t point_count;   /* rows * groups */
     /* Weights of the squared error, at most one of both; NULL: 1. See qem_kmeans_args. */
     const float *element_weight, *point_weight; /* device */
-    const float *pooled_weight; /* device; with element_weight: its mean in each sub-vector, by id */
     uint64_t k;             /* centroids per codebook that the budget allows; partition lowers it to what is needed */
     double spare_bits;      /* that the budget has left over, for widths that differ by group */
 
@@ -30,7 +29,8 @@ typedef struct qem_fit {
 
     /* set by fit */
     float *codebook;        /* device, as stored (rounded to the stored type) in the layout of qem_stage */
-    uint32_t *labels;       /* device, [point_count] */
+    uint32_t *labels;       /* device, [point_count]; NULL with thresholds, and where labels are late (training.c) */
+    float *thresholds;      /* host, [k - 1] ascending; scalar methods: labels are made from them as the codes are packed */
     uint16_t *codebook_codes; /* host; recipe.codebook_bits: the integers of the codebook, */
     float *codebook_scale;    /* host: and step and least value of each component (qem_stage) */
     float scale, mean;      /* uniform grids */
@@ -72,19 +72,27 @@ typedef struct qem_method_ops {
 
 /* Problem list on the host, released with the fit. */
 qem_status qem_fit_problems(qem_fit *fit, uint64_t count);
-/* k-means over fit->problems into fit->codebook and fit->labels: the fit of every vector method; the second rounds the
- * codebook to recipe.codebook_bits too. */
+/* k-means over fit->problems into fit->codebook and fit->labels (training.c): the fit of every vector method; the second rounds
+ * the codebook to recipe.codebook_bits too. */
 qem_status qem_fit_kmeans_exact(qem_fit *fit);
 qem_status qem_fit_kmeans(qem_fit *fit);
+/* recipe.refine further passes over fit->problems from the codebook and labels that are there. */
+qem_status qem_fit_refine_warm(qem_fit *fit);
+/* Are the sub-vectors so many that only some are trained on, and labels made as the codes are packed? Then fit->labels may be
+ * NULL, and qem_fit_label_rows gives those of rows begin .. end-1. */
+int qem_fit_labels_are_late(const qem_fit *fit);
+qem_status qem_fit_label_rows(const qem_fit *fit, uint64_t begin, uint64_t end, uint32_t *labels);
+/* The mean of each sub-vector's element_weight, by id; to be released whatever is returned. */
+qem_status qem_fit_pool_weights(const qem_fit *fit, float **pooled);
 /* Rounds fit->codebook to integers of recipe.codebook_bits; nothing to do when that is 0. The labels are stale then. */
 qem_status qem_fit_round_codebook(qem_fit *fit);
-/* The arguments of both, to be changed by who needs other points. */
+/* The arguments of these, to be changed by who needs other points. */
 qem_kmeans_args qem_fit_kmeans_args(const qem_fit *fit);
 /* Labels for fit->problems against fit->codebook. */
 qem_status qem_fit_assign(qem_fit *fit);
-/* Labels against k ascending levels: nearest, a tie goes up. `levels` is host memory. */
-qem_status qem_fit_scalar_labels(qem_fit *fit, const float *levels, uint64_t k);
-/* Labels against the levels of a fixed table, which fit->table then names. */
+/* Thresholds between k ascending levels: the nearest one, a tie goes up. `levels` is host memory. */
+qem_status qem_fit_scalar_levels(qem_fit *fit, const float *levels, uint64_t k);
+/* The same for the levels of a fixed table, which fit->table then names. */
 qem_status qem_fit_table(qem_fit *fit, qem_table table);
 /* Encodes new rows against a scalar codebook or grid. */
 qem_status qem_encode_scalar(qem_fit *fit, const qem_artifact *base);
@@ -94,7 +102,9 @@ qem_status qem_fit_group_problems(qem_fit *fit, uint64_t k);
 int qem_fit_widths_vary(const qem_fit *fit);
 /* Entries of a group's codebook where fit->k is the most of any. */
 uint64_t qem_fit_group_k(const qem_fit *fit, uint64_t group);
-/* Host memory: labels [count] as a stream of the groups' widths in turn; `stream` is zeroed and has slack. */
-void qem_pack_groups(const uint32_t *labels, uint64_t count, const uint8_t *bits, uint64_t groups, uint8_t *stream);
+/* Host memory: labels [count] of whole rows as a stream of the groups' widths in turn, from `bit` on; `stream` is zeroed there and
+ * has slack. Returns the bit behind them. */
+uint64_t qem_pack_groups(const uint32_t *labels, uint64_t count, const uint8_t *bits, uint64_t groups, uint64_t bit,
+                         uint8_t *stream);
 
 #endif

@@ -183,7 +183,8 @@ static qem_status replace(selection *s, float *cleaned)
     return status;
 }
 
-static qem_status take(selection *s, const qem_recipe *recipe, qem_dtype source_dtype, float *cleaned, qem_outliers *out)
+static qem_status take(selection *s, const qem_recipe *recipe, qem_dtype source_dtype, float *cleaned, float *replaced,
+                       qem_outliers *out)
 {
     QEM_TRY(find_outliers(s, recipe));
     if (s->count == 0) return QEM_OK;
@@ -191,15 +192,17 @@ static qem_status take(selection *s, const qem_recipe *recipe, qem_dtype source_
     QEM_TRY(store_indices(s, out));
     QEM_TRY(store_values(s, out));
     QEM_TRY(qem_outliers_expand(s->context, out));
-    return replace(s, cleaned);
+    QEM_TRY(replace(s, cleaned));
+    memcpy(replaced, s->mean, (size_t)s->cols * sizeof *replaced);
+    return QEM_OK;
 }
 
 qem_status qem_outliers_take(qem_context *context, const qem_backend *backend, const float *x, uint64_t rows, uint64_t cols,
-                             const qem_recipe *recipe, qem_dtype source_dtype, float *cleaned, qem_outliers *out)
+                             const qem_recipe *recipe, qem_dtype source_dtype, float *cleaned, float *replaced, qem_outliers *out)
 {
     selection s = { .context = context, .backend = backend, .x = x, .rows = rows, .cols = cols };
     memset(out, 0, sizeof *out);
-    const qem_status status = take(&s, recipe, source_dtype, cleaned, out);
+    const qem_status status = take(&s, recipe, source_dtype, cleaned, replaced, out);
     end_selection(&s);
     if (status != QEM_OK) qem_outliers_release(context, out);
     return status;

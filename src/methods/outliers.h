@@ -22,11 +22,12 @@ qem_status qem_outliers_expected(qem_context *context, const qem_backend *backen
  * all beyond recipe->outlier_sigma deviations, mean and deviation being those of all elements of the column. A column that
  * is constant has score 0 everywhere: its elements come last, and never by sigma. `cleaned` (device) comes in as a copy of
  * x and goes out with each outlier replaced by the mean of its column's other elements (of all, if there is no other). On
- * success *out is the artifact's; with no outlier its count is 0 and it holds no memory. Errors: RANGE (a value does not
+ * success *out is the artifact's; with no outlier its count is 0 and it holds no memory. `cleaned` may be x. replaced: host, [cols],
+ * what stands in each column's outliers' places (undefined where there is none). Errors: RANGE (a value does not
  * fit in f16), MEMORY; nothing is left then but a half-changed `cleaned`.
  */
 qem_status qem_outliers_take(qem_context *context, const qem_backend *backend, const float *x, uint64_t rows, uint64_t cols,
-                             const qem_recipe *recipe, qem_dtype source_dtype, float *cleaned, qem_outliers *out);
+                             const qem_recipe *recipe, qem_dtype source_dtype, float *cleaned, float *replaced, qem_outliers *out);
 
 /* Ends a list that no artifact owns. */
 void qem_outliers_release(qem_context *context, qem_outliers *outliers);

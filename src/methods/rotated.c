@@ -97,7 +97,7 @@ static qem_status pack_groups(rounds *r)
     qem_status status = qem_allocate(fit->context, count, sizeof(uint32_t), &labels);
     if (status == QEM_OK) {
         status = fit->backend->to_host(fit->context, labels, r->part->labels, count * sizeof(uint32_t));
-        if (status == QEM_OK) qem_pack_groups(labels, count, fit->group_bits, fit->points.groups, stream);
+        if (status == QEM_OK) qem_pack_groups(labels, count, fit->group_bits, fit->points.groups, 0, stream);
         if (status == QEM_OK) status = fit->backend->to_device(fit->context, r->codes, stream, bytes);
         qem_release(fit->context, labels);
     }

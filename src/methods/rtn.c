@@ -27,7 +27,7 @@ static qem_status fit(qem_fit *fit)
             status = qem_fail(fit->context, QEM_ERR_RANGE, "rtn: the maximum %g is too near the limit of f32 for a grid",
                               (double)max);
     }
-    if (status == QEM_OK) status = qem_fit_scalar_labels(fit, levels, fit->k);
+    if (status == QEM_OK) status = qem_fit_scalar_levels(fit, levels, fit->k);
     qem_release(fit->context, memory);
     return status;
 }

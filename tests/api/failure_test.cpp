@@ -5,7 +5,6 @@
 #include <atomic>
 #include <cstdlib>
 #include <functional>
-#include <map>
 #include <set>
 #include <thread>
 
@@ -326,69 +325,6 @@ TEST(OutOfMemory, Blocks)
         std::vector<float> out(200);
         return qem_generate_synthetic(context, 10, 20, 0.1, out.data());
     });
-}
-
-// The most bytes that were alive at once.
-struct Meter {
-    std::map<void *, size_t> alive;
-    size_t now = 0, most = 0;
-
-    qem_allocator allocator()
-    {
-        return { [](void *user, size_t bytes) -> void * {
-                    Meter *m = static_cast<Meter *>(user);
-                    void *memory = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
-                    m->alive[memory] = bytes;
-                    m->now += bytes;
-                    m->most = std::max(m->most, m->now);
-                    return memory;
-                },
-                 [](void *user, void *memory) {
-                     Meter *m = static_cast<Meter *>(user);
-                     m->now -= m->alive[memory];
-                     m->alive.erase(memory);
-                     std::free(memory);
-                 },
-                 this };
-    }
-};
-
-size_t most_memory(uint32_t threads, const std::function<void(const Context &)> &call)
-{
-    Meter meter;
-    Options options = with_threads(threads);
-    options.allocator = meter.allocator();
-    const Context context(options);
-    meter.most = meter.now;
-    call(context);
-    return meter.most;
-}
-
-// A machine of many cores, and a matrix that is work for a few of them.
-TEST(Memory, ThreadsWithoutWorkTakeNone)
-{
-    const Matrix m = gaussian(250, 64, 1);
-    qem_recipe recipe = recipe_k(QEM_METHOD_HYPERCHR, 3000);
-    recipe.intervals = 2;
-    recipe.iterations = 1;
-    recipe.refine = 1;
-    const auto fit = [&](const Context &context) { (void)quantize(context, m.view(), recipe); };
-    EXPECT_LT(most_memory(64, fit), 8 * most_memory(1, fit));
-    const Artifact base = quantize(Context(), m.view(), recipe);
-    const auto again = [&](const Context &context) { (void)encode(context, base, m.view()); };
-    EXPECT_LT(most_memory(64, again), 8 * most_memory(1, again));
-}
-
-// What a search adds to its codebooks (half norms, boxes, padding) is a few times their size.
-TEST(Memory, PreparedCodebooksStayInProportion)
-{
-    const Matrix m = gaussian(1100, 100, 1);
-    qem_recipe recipe = recipe_k(QEM_METHOD_PQ, 256);
-    recipe.dim = 1;
-    recipe.iterations = 1;
-    const Artifact base = quantize(Context(), m.view(), recipe);
-    const size_t matrix = m.x.size() * sizeof(float), codebooks = 100 * 256 * sizeof(float);
-    EXPECT_LT(most_memory(1, [&](const Context &context) { (void)encode(context, base, m.view()); }), 4 * matrix + 12 * codebooks);
 }
 
 // An artifact keeps its allocator and outlives its context.

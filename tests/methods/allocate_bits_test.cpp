@@ -216,7 +216,7 @@ TEST(AllocateBits, PackedCodesFollowTheWidths)
         total += bits[i % 5];
     }
     std::vector<uint8_t> stream((total + 7) / 8 + QEM_STREAM_SLACK, 0);
-    qem_pack_groups(labels.data(), labels.size(), bits, 5, stream.data());
+    qem_pack_groups(labels.data(), labels.size(), bits, 5, 0, stream.data());
     uint64_t bit = 0;
     for (size_t i = 0; i < labels.size(); i++)
         for (uint32_t b = 0; b < bits[i % 5]; b++, bit++) ASSERT_EQ(stream[bit / 8] >> (bit % 8) & 1, labels[i] >> b & 1);

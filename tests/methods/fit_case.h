@@ -27,20 +27,30 @@ struct ScalarFit {
         fit.element_weight = weight;
         fit.k = k;
         fit.codebook = codebook.data();
-        fit.labels = labels.data();
     }
-    ~ScalarFit() { qem_release(fit.context, fit.problems); }
+    ~ScalarFit()
+    {
+        qem_release(fit.context, fit.problems);
+        qem_release(fit.context, fit.thresholds);
+    }
     ScalarFit(const ScalarFit &) = delete;
     ScalarFit &operator=(const ScalarFit &) = delete;
 
-    // Partition and fit; fit.k entries of the codebook are set.
+    // Partition, fit and labels; fit.k entries of the codebook are set.
     qem_status run()
     {
         if (ops.partition) {
             const qem_status status = ops.partition(&fit);
             if (status != QEM_OK) return status;
         }
-        return ops.fit(&fit);
+        const qem_status status = ops.fit(&fit);
+        return status == QEM_OK ? label() : status;
+    }
+
+    // Labels by the thresholds, as they are made when codes are packed.
+    qem_status label()
+    {
+        return fit.backend->scalar_assign(fit.context, fit.points.x, fit.point_count, fit.thresholds, fit.k, labels.data());
     }
 
     const qem_method_ops &ops;

@@ -170,8 +170,13 @@ qem_recipe recipe_for(double fraction, double sigma = 0.0, uint32_t params = 0)
 void take(const Matrix &m, const qem_recipe &recipe, qem_dtype source, Matrix *cleaned, Outliers *out)
 {
     *cleaned = m;
+    std::vector<float> replaced(m.cols);
     context().must(qem_outliers_take(context(), backend(), m.x.data(), m.rows, m.cols, &recipe, source, cleaned->x.data(),
-                                     &out->list));
+                                     replaced.data(), &out->list));
+    for (uint64_t i = 0; i < out->list.count; i++) {
+        const uint64_t at = qem_outlier_index(&out->list, i);
+        ASSERT_EQ(cleaned->x[at], replaced[at % m.cols]);
+    }
 }
 
 // Columns of other offsets and sizes, so that one score for all would pick others.
@@ -356,8 +361,9 @@ TEST(Outliers, AreHalvesForHalvesAndWhereParamsSaySo)
     m.at(5, 5) = 70000.0f;
     const qem_recipe recipe = recipe_for(0.01, 0.0, 16);
     Outliers o;
+    std::vector<float> replaced(10);
     EXPECT_EQ(qem_outliers_take(context(), backend(), m.x.data(), 100, 10, &recipe, QEM_DTYPE_F32, cleaned.x.data(),
-                                &o.list), QEM_ERR_RANGE);
+                                replaced.data(), &o.list), QEM_ERR_RANGE);
     EXPECT_NE(context().error().find("(5, 5)"), std::string::npos) << context().error();
     EXPECT_EQ(o.list.count, 0u);
 }
@@ -373,6 +379,7 @@ TEST(Outliers, LeaveNothingWhereMemoryEnds)
     options.allocator.release = [](void *, void *pointer) { std::free(pointer); };
     const Context limited(options);
     const Matrix m = gaussian(30, 40, 2);
+    std::vector<float> replaced(40);
     for (const qem_recipe &recipe : { recipe_for(0.1), recipe_for(0.1, 0.0, 16), recipe_for(0.0, 1.0) }) {
         qem_status status = QEM_ERR_MEMORY;
         for (int allowed = 0; status != QEM_OK; allowed++) {
@@ -381,7 +388,7 @@ TEST(Outliers, LeaveNothingWhereMemoryEnds)
             qem_outliers o;
             left = allowed;
             status = qem_outliers_take(limited, backend(), m.x.data(), 30, 40, &recipe, QEM_DTYPE_F32, cleaned.x.data(),
-                                       &o);
+                                       replaced.data(), &o);
             if (status != QEM_OK) {
                 ASSERT_EQ(status, QEM_ERR_MEMORY);
             }

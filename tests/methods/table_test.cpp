@@ -215,6 +215,7 @@ TEST(Grid, LabelsAreNearestWithinTheGrid)
     ScalarFit fitted(context(), qem_grid_ops, z, 8), encoded(context(), qem_grid_ops, z, 8);
     context().must(fitted.run());
     context().must(qem_grid_ops.encode(&encoded.fit, &base));
+    context().must(encoded.label());
     EXPECT_EQ(fitted.labels, std::vector<uint32_t>({ 4, 3 }));
     EXPECT_EQ(encoded.labels, fitted.labels);
 }
