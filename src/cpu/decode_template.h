@@ -3,16 +3,14 @@
 #include "kernels.h"
 #include "simd_kernels.h"
 #include "unpack_template.h"
-
-#define NARROW 32     /* floats in a row of the narrowest tiles, which have a loop of their own */
-#define ROWS_AHEAD 16 /* the first codes of this many rows on are fetched: rows of codes are far apart */
+#include "decode_words_template.h"
 
 /*
  * One vector of codes at a time: unpacked in a register, made the places of their entries, and these, stored to a few bytes
  * on the stack, are the addresses of the loads that are merged to whole vectors of floats. Merging is what pays: one store of
- * a line in place of one for each entry.
+ * a line in place of one for each entry. Entries of 4 and 8 have a faster way as long as their codes are short
+ * (decode_words_template.h).
  */
-typedef enum entry_source { FROM_TABLE, FROM_FLOATS, FROM_HALVES } entry_source;
 
 /* Plans by the bit of its byte at which a row begins, made when first met. */
 typedef struct plan_set {
@@ -47,35 +45,19 @@ QEM_INLINE const void *book_of_group(const tile_kernel *kernel, entry_source sou
 /* LANES / dim entries, or one for dim == LANES. */
 QEM_INLINE vf entries(uint32_t dim, entry_source source, const void *book, const uint32_t *index)
 {
-    const int halves = source == FROM_HALVES;
-    switch (dim) {
-    case 1: return vf_gather(book, vi_load(index));
-    case 2: return halves ? vf_half_entries2(book, index) : vf_entries2(book, index);
-    case 4: return halves ? vf_half_entries4(book, index) : vf_entries4(book, index);
-    default: return halves ? vf_half_entries8(book, index) : vf_entries8(book, index);
-    }
-}
-
-QEM_INLINE void one_entry(uint32_t dim, entry_source source, const void *book, uint32_t index, float *out)
-{
-    if (source == FROM_HALVES)
-        for (uint32_t p = 0; p < dim; p++) out[p] = qem_f16_to_f32(((const uint16_t *)book)[index + p]);
-    else
-        memcpy(out, (const float *)book + index, dim * sizeof *out);
+    const size_t element = source == FROM_HALVES ? sizeof(uint16_t) : sizeof(float);
+    const void *from[LANES / 4];
+    if (dim == 1) return vf_gather(book, vi_load(index));
+    if (dim == 2) return source == FROM_HALVES ? vf_half_entries2(book, index) : vf_entries2(book, index);
+    QEM_UNROLL
+    for (uint32_t i = 0; i < LANES / dim; i++) from[i] = (const unsigned char *)book + index[i] * element;
+    return joined(dim, source, from);
 }
 
 QEM_INLINE vi places(const tile_kernel *kernel, uint32_t dim, vi codes)
 {
     const int shift = dim == 1 ? 0 : dim == 2 ? 1 : dim == 4 ? 2 : 3;
     return vi_add(vi_shift_left(codes, shift), kernel->offset);
-}
-
-QEM_INLINE void put(int streaming, float *out, vf v)
-{
-    if (streaming)
-        vf_stream(out, v);
-    else
-        vf_store(out, v);
 }
 
 QEM_INLINE void whole_vector(const tile_kernel *kernel, uint32_t dim, entry_source source, int streaming, vi codes,
@@ -135,8 +117,6 @@ QEM_INLINE void decode_row(const tile_kernel *kernel, plan_set *plans, uint32_t 
                        book_of_group(kernel, source, group), out + group * dim);
 }
 
-static const uint8_t no_stream[2 * 16]; /* read where codes have no bits */
-
 static void prepare_kernel(tile_kernel *kernel, const qem_code_tile *tile, entry_source source)
 {
     uint32_t offset[LANES];
@@ -150,12 +130,11 @@ static void prepare_kernel(tile_kernel *kernel, const qem_code_tile *tile, entry
     kernel->table = vtable16_load(table);
 }
 
-/* `groups` is tile->groups, a constant where the tile is narrow; `headless`: every row begins with a line. */
-QEM_INLINE void decode_rows(const qem_code_tile *tile, uint32_t dim, entry_source source, int streaming, int headless,
-                            size_t groups)
+/* `headless`: every row begins with a line. */
+QEM_INLINE void decode_rows(const qem_code_tile *tile, uint32_t dim, entry_source source, int streaming, int headless)
 {
     const uint8_t *stream = tile->bits ? tile->stream : no_stream;
-    const size_t rows = tile->rows, row_stride = tile->row_stride; /* the stores might be to the tile, for all C knows */
+    const size_t rows = tile->rows, groups = tile->groups, row_stride = tile->row_stride; /* the stores might be to the tile, for all C knows */
     const uint64_t row_bits = tile->bits ? tile->row_bits : 0;
     uint64_t bit = tile->bits ? tile->first_bit : 0;
     float *out = tile->out;
@@ -230,19 +209,19 @@ QEM_INLINE void decode_vectors(const qem_code_tile *tile, uint32_t dim, entry_so
     const int aligned = (uintptr_t)tile->out % QEM_LINE == 0 &&
                         (tile->rows == 1 || tile->row_stride % (QEM_LINE / sizeof(float)) == 0);
     if (!tile->streaming)
-        decode_rows(tile, dim, source, 0, 1, tile->groups);
-    else if (!aligned)
-        decode_rows(tile, dim, source, 1, 0, tile->groups);
-    else if (dim > 1 && tile->groups * dim == NARROW)
-        decode_rows(tile, dim, source, 1, 1, NARROW / dim);
+        decode_rows(tile, dim, source, 0, 1);
     else
-        decode_rows(tile, dim, source, 1, 1, tile->groups);
+        decode_rows(tile, dim, source, 1, aligned);
 }
 
 void QEM_SIMD(decode_tile)(const qem_code_tile *tile)
 {
     if (tile->rows == 0 || tile->groups == 0) return; /* the pointers may be NULL then */
     const entry_source source = tile->half ? FROM_HALVES : FROM_FLOATS;
+    if ((tile->dim == 4 || tile->dim == 8) && tile->bits <= WORD_BITS) {
+        decode_by_words(tile, source);
+        return;
+    }
     switch (tile->dim) {
     case 1:
         if (source == FROM_FLOATS && tile->group_stride == 0 && tile->k <= 16)

@@ -128,23 +128,9 @@ QEM_INLINE vf vf_entries2(const float *base, const uint32_t *index)
 {
     return _mm256_castpd_ps(_mm256_i32gather_pd((const void *)base, _mm_loadu_si128((const void *)index), 4));
 }
-QEM_INLINE vf vf_entries4(const float *base, const uint32_t *index)
-{
-    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(base + index[0])), _mm_loadu_ps(base + index[1]), 1);
-}
-QEM_INLINE vf vf_entries8(const float *base, const uint32_t *index) { return _mm256_loadu_ps(base + index[0]); }
 QEM_INLINE vf vf_half_entries2(const uint16_t *base, const uint32_t *index)
 {
     return _mm256_cvtph_ps(_mm_i32gather_epi32((const void *)base, _mm_loadu_si128((const void *)index), 2));
-}
-QEM_INLINE vf vf_half_entries4(const uint16_t *base, const uint32_t *index)
-{
-    const __m128i low = _mm_loadl_epi64((const void *)(base + index[0]));
-    return _mm256_cvtph_ps(_mm_unpacklo_epi64(low, _mm_loadl_epi64((const void *)(base + index[1]))));
-}
-QEM_INLINE vf vf_half_entries8(const uint16_t *base, const uint32_t *index)
-{
-    return _mm256_cvtph_ps(_mm_loadu_si128((const void *)(base + index[0])));
 }
 
 /* Here "quarters" are the two halves. */
@@ -158,6 +144,16 @@ QEM_INLINE vf vf_load_fours(const float *const *from)
 {
     return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from[0])), _mm_loadu_ps(from[1]), 1);
 }
+QEM_INLINE vf vf_load_eights(const float *const *from) { return _mm256_loadu_ps(from[0]); }
+QEM_INLINE vf vf_load_half_fours(const uint16_t *const *from)
+{
+    const __m128 low = _mm_castsi128_ps(_mm_loadl_epi64((const void *)from[0]));
+    return _mm256_cvtph_ps(_mm_castps_si128(_mm_loadh_pi(low, (const void *)from[1])));
+}
+QEM_INLINE vf vf_load_half_eights(const uint16_t *const *from)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const void *)from[0]));
+}
 QEM_INLINE void vf_transpose_fours(const vf *row, vf *column)
 {
     const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(row[0], row[1])), b = _mm256_castps_pd(_mm256_unpackhi_ps(row[0], row[1]));
@@ -166,6 +162,22 @@ QEM_INLINE void vf_transpose_fours(const vf *row, vf *column)
     column[1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, c));
     column[2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, d));
     column[3] = _mm256_castpd_ps(_mm256_unpackhi_pd(b, d));
+}
+
+/* As in simd_avx512.h. By shifts: some processors without AVX-512 take a hundred cycles for pdep. */
+typedef struct vfields {
+    uint64_t pair, one; /* the first two codes of four, the first of each two */
+    uint32_t bits, shift;
+} vfields;
+QEM_INLINE vfields vfields_of(uint32_t bits, uint32_t shift)
+{
+    const vfields fields = { (1ull << 2 * bits) - 1, ((1ull << bits) - 1) * 0x0000000100000001ull, bits, shift };
+    return fields;
+}
+QEM_INLINE uint64_t vfields_spread(vfields fields, uint64_t codes)
+{
+    const uint64_t two = (codes & fields.pair) | (codes >> 2 * fields.bits & fields.pair) << 32;
+    return ((two & fields.one) | (two >> fields.bits & fields.one) << 16) << fields.shift;
 }
 
 #define TABLE_LEVELS 3
