@@ -49,8 +49,9 @@ QEM_INLINE vf entries(uint32_t dim, entry_source source, const void *book, const
     const void *from[LANES / 4];
     if (dim == 1) return vf_gather(book, vi_load(index));
     if (dim == 2) return source == FROM_HALVES ? vf_half_entries2(book, index) : vf_entries2(book, index);
+    const uint32_t count = LANES / dim;
     QEM_UNROLL
-    for (uint32_t i = 0; i < LANES / dim; i++) from[i] = (const unsigned char *)book + index[i] * element;
+    for (uint32_t i = 0; i < count; i++) from[i] = (const unsigned char *)book + index[i] * element;
     return joined(dim, source, from);
 }
 
@@ -130,11 +131,12 @@ static void prepare_kernel(tile_kernel *kernel, const qem_code_tile *tile, entry
     kernel->table = vtable16_load(table);
 }
 
-/* `headless`: every row begins with a line. */
-QEM_INLINE void decode_rows(const qem_code_tile *tile, uint32_t dim, entry_source source, int streaming, int headless)
+/* `groups` is tile->groups, a constant where the tile is narrow; `headless`: every row begins with a line. */
+QEM_INLINE void decode_rows(const qem_code_tile *tile, uint32_t dim, entry_source source, int streaming, int headless,
+                            size_t groups)
 {
     const uint8_t *stream = tile->bits ? tile->stream : no_stream;
-    const size_t rows = tile->rows, groups = tile->groups, row_stride = tile->row_stride; /* the stores might be to the tile, for all C knows */
+    const size_t rows = tile->rows, row_stride = tile->row_stride; /* the stores might be to the tile, for all C knows */
     const uint64_t row_bits = tile->bits ? tile->row_bits : 0;
     uint64_t bit = tile->bits ? tile->first_bit : 0;
     float *out = tile->out;
@@ -209,9 +211,13 @@ QEM_INLINE void decode_vectors(const qem_code_tile *tile, uint32_t dim, entry_so
     const int aligned = (uintptr_t)tile->out % QEM_LINE == 0 &&
                         (tile->rows == 1 || tile->row_stride % (QEM_LINE / sizeof(float)) == 0);
     if (!tile->streaming)
-        decode_rows(tile, dim, source, 0, 1);
+        decode_rows(tile, dim, source, 0, 1, tile->groups);
+    else if (!aligned)
+        decode_rows(tile, dim, source, 1, 0, tile->groups);
+    else if (dim == 2 && tile->groups * dim == NARROW)
+        decode_rows(tile, dim, source, 1, 1, NARROW / dim);
     else
-        decode_rows(tile, dim, source, 1, aligned);
+        decode_rows(tile, dim, source, 1, 1, tile->groups);
 }
 
 void QEM_SIMD(decode_tile)(const qem_code_tile *tile)

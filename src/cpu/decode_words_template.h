@@ -6,11 +6,12 @@
 #include "code_tile.h"
 
 /*
- * Four codes at a time are unpacked in a general register and spread to 16 bits each, because they become addresses: places
- * that are unpacked in a vector have to be stored to be loaded again by elements, which costs more than all the rest. The
- * entries are loaded each from its own address and merged to whole vectors.
+ * Four codes at a time are unpacked in general registers, because they become addresses: places that are unpacked in a vector
+ * have to be stored to be loaded again by elements, which costs more than all the rest. The entries are loaded each from its
+ * own address and merged to whole vectors.
  */
-#define WORD_BITS 14  /* four codes that begin inside a byte fit a word of 64 bits, and a place of them 16 bits */
+#define WORD_BITS 14  /* four codes that begin inside a byte fit a word of 64 bits */
+#define NARROW 32     /* floats in a row of the narrowest tiles, which have a loop of their own */
 #define ROWS_AHEAD 16 /* the first codes of this many rows on are fetched: rows of codes are far apart */
 
 typedef enum entry_source { FROM_TABLE, FROM_FLOATS, FROM_HALVES } entry_source;
@@ -46,21 +47,28 @@ QEM_INLINE void one_entry(uint32_t dim, entry_source source, const void *book, u
 typedef struct word_kernel {
     const uint8_t *stream;
     const unsigned char *codebook;
-    uint32_t bits;
-    vfields fields; /* of four places, in units of 8 bytes, the least entry */
+    uint32_t bits, bits2, bits3; /* of one, two and three codes */
+    uint64_t mask;               /* of a place, in units of 8 bytes */
 } word_kernel;
+
+/* Codes are shifted by so much to be places in units of 8 bytes, which the least entry has. */
+QEM_INLINE uint32_t place_shift(uint32_t dim, entry_source source)
+{
+    return (uint32_t)(dim == 8) + (source == FROM_FLOATS);
+}
 
 QEM_INLINE void one_word(const word_kernel *kernel, uint32_t dim, entry_source source, int streaming, size_t stride,
                          const uint8_t *at, uint32_t shift, const unsigned char *book, float *out)
 {
-    const void *from[4];
     uint64_t word;
     memcpy(&word, at, sizeof word);
-    const uint64_t places = vfields_spread(kernel->fields, word >> shift);
+    word = word >> shift << place_shift(dim, source);
+    const void *const from[4] = { book + (word & kernel->mask) * 8, book + stride + (word >> kernel->bits & kernel->mask) * 8,
+                                  book + 2 * stride + (word >> kernel->bits2 & kernel->mask) * 8,
+                                  book + 3 * stride + (word >> kernel->bits3 & kernel->mask) * 8 };
     QEM_UNROLL
-    for (uint32_t i = 0; i < 4; i++) from[i] = book + (size_t)(uint16_t)(places >> 16 * i) * 8 + i * stride;
-    QEM_UNROLL
-    for (uint32_t v = 0; v < 4 * dim / LANES; v++) put(streaming, out + v * LANES, joined(dim, source, from + v * (LANES / dim)));
+    for (uint32_t v = 0; v < 4 * dim / LANES; v++)
+        put(streaming, out + v * LANES, joined(dim, source, from + v * (LANES / dim)));
 }
 
 /* Eight codes, which fill whole bytes: so the words of all eights of a row begin at the same bits of them. */
@@ -83,8 +91,8 @@ static __attribute__((noinline)) void single_codes(const word_kernel *kernel, ui
     }
 }
 
-QEM_INLINE void word_row(const word_kernel *kernel, uint32_t dim, entry_source source, int streaming, size_t stride, uint64_t bit,
-                         size_t groups, float *out)
+QEM_INLINE void word_row(const word_kernel *kernel, uint32_t dim, entry_source source, int streaming, size_t stride,
+                         uint64_t bit, size_t groups, float *out)
 {
     const unsigned char *book = kernel->codebook;
     if (streaming && (uintptr_t)out % QEM_LINE) { /* up to the next line by ordinary stores */
@@ -107,20 +115,23 @@ QEM_INLINE void word_row(const word_kernel *kernel, uint32_t dim, entry_source s
 
 QEM_INLINE void word_rows(const qem_code_tile *tile, uint32_t dim, entry_source source, int streaming, size_t stride)
 {
-    const size_t rows = tile->rows, groups = tile->groups, row_stride = tile->row_stride; /* nothing that is stored changes them */
+    const size_t rows = tile->rows, groups = tile->groups, row_stride = tile->row_stride; /* unchanged by what is stored */
     const uint64_t row_bits = tile->bits ? tile->row_bits : 0;
-    const uint32_t units = (uint32_t)dim / 4 * (source == FROM_FLOATS ? 2 : 1);
     const word_kernel kernel = { tile->bits ? tile->stream : no_stream,
-                                 source == FROM_HALVES ? (const void *)tile->half : tile->codebook, tile->bits,
-                                 vfields_of(tile->bits, units == 1 ? 0 : units == 2 ? 1 : 2) };
+                                 source == FROM_HALVES ? (const void *)tile->half : tile->codebook,
+                                 tile->bits, 2 * tile->bits, 3 * tile->bits,
+                                 (((uint64_t)1 << tile->bits) - 1) << place_shift(dim, source) };
     const int headless = !streaming || ((uintptr_t)tile->out % QEM_LINE == 0 && row_stride * sizeof(float) % QEM_LINE == 0);
     uint64_t bit = tile->bits ? tile->first_bit : 0;
     float *out = tile->out;
-    if (stride && groups == 8 && headless && row_bits % 8 == 0) { /* the narrowest tiles of matrices that have some */
+    if (stride && groups * dim == NARROW && headless && row_bits % 8 == 0) {
         const uint8_t *from = kernel.stream + bit / 8;
         for (size_t row = 0; row < rows; row++, from += row_bits / 8, out += row_stride) {
             if (row + ROWS_AHEAD < rows) prefetch(from + ROWS_AHEAD * (row_bits / 8));
-            two_words(&kernel, dim, source, streaming, stride, from, bit % 8, kernel.codebook, out);
+            if (dim == 4)
+                two_words(&kernel, dim, source, streaming, stride, from, bit % 8, kernel.codebook, out);
+            else
+                one_word(&kernel, dim, source, streaming, stride, from, bit % 8, kernel.codebook, out);
         }
         return;
     }
@@ -130,38 +141,38 @@ QEM_INLINE void word_rows(const qem_code_tile *tile, uint32_t dim, entry_source 
     }
 }
 
-/* A function for each, or the compiler would share the registers out among all of them. Codebooks of 256 fours, the most usual ones,
- * lie at distances that instructions can hold. */
+/* A function for each, or the compiler would share the registers out among all of them. Codebooks of 256 fours, the most usual
+ * ones, lie at distances that instructions can hold. */
 #define USUAL_STRIDE 1024
-#define WORD_ROWS(name, dim, source, element)                                                                                \
-    static __attribute__((noinline)) void name##_shared(const qem_code_tile *tile)                                           \
-    {                                                                                                                        \
-        word_rows(tile, dim, source, 0, 0);                                                                                  \
-    }                                                                                                                        \
-    static __attribute__((noinline)) void name##_shared_streaming(const qem_code_tile *tile)                                 \
-    {                                                                                                                        \
-        word_rows(tile, dim, source, 1, 0);                                                                                  \
-    }                                                                                                                        \
-    static __attribute__((noinline)) void name##_usual_streaming(const qem_code_tile *tile)                                  \
-    {                                                                                                                        \
-        word_rows(tile, dim, source, 1, USUAL_STRIDE * sizeof(element));                                                     \
-    }                                                                                                                        \
-    static __attribute__((noinline)) void name##_any(const qem_code_tile *tile)                                              \
-    {                                                                                                                        \
-        word_rows(tile, dim, source, 0, tile->group_stride * sizeof(element));                                               \
-    }                                                                                                                        \
-    static __attribute__((noinline)) void name##_any_streaming(const qem_code_tile *tile)                                    \
-    {                                                                                                                        \
-        word_rows(tile, dim, source, 1, tile->group_stride * sizeof(element));                                               \
-    }                                                                                                                        \
-    static void name(const qem_code_tile *tile)                                                                              \
-    {                                                                                                                        \
-        if (tile->group_stride == 0)                                                                                         \
-            tile->streaming ? name##_shared_streaming(tile) : name##_shared(tile);                                           \
-        else if (tile->group_stride == USUAL_STRIDE && tile->streaming)                                                      \
-            name##_usual_streaming(tile);                                                                                    \
-        else                                                                                                                 \
-            tile->streaming ? name##_any_streaming(tile) : name##_any(tile);                                                 \
+#define WORD_ROWS(name, dim, source, element)                                                                              \
+    static __attribute__((noinline)) void name##_shared(const qem_code_tile *tile)                                         \
+    {                                                                                                                      \
+        word_rows(tile, dim, source, 0, 0);                                                                                \
+    }                                                                                                                      \
+    static __attribute__((noinline)) void name##_shared_streaming(const qem_code_tile *tile)                               \
+    {                                                                                                                      \
+        word_rows(tile, dim, source, 1, 0);                                                                                \
+    }                                                                                                                      \
+    static __attribute__((noinline)) void name##_usual_streaming(const qem_code_tile *tile)                                \
+    {                                                                                                                      \
+        word_rows(tile, dim, source, 1, USUAL_STRIDE * sizeof(element));                                                   \
+    }                                                                                                                      \
+    static __attribute__((noinline)) void name##_any(const qem_code_tile *tile)                                            \
+    {                                                                                                                      \
+        word_rows(tile, dim, source, 0, tile->group_stride * sizeof(element));                                             \
+    }                                                                                                                      \
+    static __attribute__((noinline)) void name##_any_streaming(const qem_code_tile *tile)                                  \
+    {                                                                                                                      \
+        word_rows(tile, dim, source, 1, tile->group_stride * sizeof(element));                                             \
+    }                                                                                                                      \
+    static void name(const qem_code_tile *tile)                                                                            \
+    {                                                                                                                      \
+        if (tile->group_stride == 0)                                                                                       \
+            tile->streaming ? name##_shared_streaming(tile) : name##_shared(tile);                                         \
+        else if (tile->group_stride == USUAL_STRIDE && tile->streaming)                                                    \
+            name##_usual_streaming(tile);                                                                                  \
+        else                                                                                                               \
+            tile->streaming ? name##_any_streaming(tile) : name##_any(tile);                                               \
     }
 
 WORD_ROWS(fours, 4, FROM_FLOATS, float)

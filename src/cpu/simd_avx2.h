@@ -164,22 +164,6 @@ QEM_INLINE void vf_transpose_fours(const vf *row, vf *column)
     column[3] = _mm256_castpd_ps(_mm256_unpackhi_pd(b, d));
 }
 
-/* As in simd_avx512.h. By shifts: some processors without AVX-512 take a hundred cycles for pdep. */
-typedef struct vfields {
-    uint64_t pair, one; /* the first two codes of four, the first of each two */
-    uint32_t bits, shift;
-} vfields;
-QEM_INLINE vfields vfields_of(uint32_t bits, uint32_t shift)
-{
-    const vfields fields = { (1ull << 2 * bits) - 1, ((1ull << bits) - 1) * 0x0000000100000001ull, bits, shift };
-    return fields;
-}
-QEM_INLINE uint64_t vfields_spread(vfields fields, uint64_t codes)
-{
-    const uint64_t two = (codes & fields.pair) | (codes >> 2 * fields.bits & fields.pair) << 32;
-    return ((two & fields.one) | (two >> fields.bits & fields.one) << 16) << fields.shift;
-}
-
 #define TABLE_LEVELS 3
 typedef vf vtable;
 QEM_INLINE vtable vtable_load(const float *p) { return vf_load(p); }

@@ -141,11 +141,6 @@ QEM_INLINE void vf_transpose_fours(const vf *row, vf *column)
     column[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
 }
 
-/* Four codes side by side, the first in the lowest bits, spread to 16 bits each, `shift` bits above their lowest; bits + shift <= 16. */
-typedef uint64_t vfields;
-QEM_INLINE vfields vfields_of(uint32_t bits, uint32_t shift) { return (((1ull << bits) - 1) << shift) * 0x0001000100010001ull; }
-QEM_INLINE uint64_t vfields_spread(vfields fields, uint64_t codes) { return _pdep_u64(codes, fields); }
-
 /* A table of 2^TABLE_LEVELS floats in registers, looked up by lane. */
 #define TABLE_LEVELS 5
 typedef struct vtable {
