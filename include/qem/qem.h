@@ -87,7 +87,7 @@ typedef enum qem_device { QEM_DEVICE_CPU = 0, QEM_DEVICE_CUDA = 1 } qem_device;
 typedef enum qem_isa {
     QEM_ISA_AUTO = 0,   /* the best that the CPU has */
     QEM_ISA_SCALAR = 1, /* portable C */
-    QEM_ISA_AVX2 = 2,   /* AVX2, FMA, F16C */
+    QEM_ISA_AVX2 = 2,   /* AVX2, FMA, F16C, BMI2 */
     QEM_ISA_AVX512 = 3  /* AVX-512 F, BW, DQ, VL */
 } qem_isa;
 

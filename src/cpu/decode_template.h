@@ -3,16 +3,14 @@
 #include "kernels.h"
 #include "simd_kernels.h"
 #include "unpack_template.h"
-
-#define NARROW 32     /* floats in a row of the narrowest tiles, which have a loop of their own */
-#define ROWS_AHEAD 16 /* the first codes of this many rows on are fetched: rows of codes are far apart */
+#include "decode_words_template.h"
 
 /*
  * One vector of codes at a time: unpacked in a register, made the places of their entries, and these, stored to a few bytes
  * on the stack, are the addresses of the loads that are merged to whole vectors of floats. Merging is what pays: one store of
- * a line in place of one for each entry.
+ * a line in place of one for each entry. Entries of 4 and 8 have a faster way as long as their codes are short
+ * (decode_words_template.h).
  */
-typedef enum entry_source { FROM_TABLE, FROM_FLOATS, FROM_HALVES } entry_source;
 
 /* Plans by the bit of its byte at which a row begins, made when first met. */
 typedef struct plan_set {
@@ -47,35 +45,20 @@ QEM_INLINE const void *book_of_group(const tile_kernel *kernel, entry_source sou
 /* LANES / dim entries, or one for dim == LANES. */
 QEM_INLINE vf entries(uint32_t dim, entry_source source, const void *book, const uint32_t *index)
 {
-    const int halves = source == FROM_HALVES;
-    switch (dim) {
-    case 1: return vf_gather(book, vi_load(index));
-    case 2: return halves ? vf_half_entries2(book, index) : vf_entries2(book, index);
-    case 4: return halves ? vf_half_entries4(book, index) : vf_entries4(book, index);
-    default: return halves ? vf_half_entries8(book, index) : vf_entries8(book, index);
-    }
-}
-
-QEM_INLINE void one_entry(uint32_t dim, entry_source source, const void *book, uint32_t index, float *out)
-{
-    if (source == FROM_HALVES)
-        for (uint32_t p = 0; p < dim; p++) out[p] = qem_f16_to_f32(((const uint16_t *)book)[index + p]);
-    else
-        memcpy(out, (const float *)book + index, dim * sizeof *out);
+    const size_t element = source == FROM_HALVES ? sizeof(uint16_t) : sizeof(float);
+    const void *from[LANES / 4];
+    if (dim == 1) return vf_gather(book, vi_load(index));
+    if (dim == 2) return source == FROM_HALVES ? vf_half_entries2(book, index) : vf_entries2(book, index);
+    const uint32_t count = LANES / dim;
+    QEM_UNROLL
+    for (uint32_t i = 0; i < count; i++) from[i] = (const unsigned char *)book + index[i] * element;
+    return joined(dim, source, from);
 }
 
 QEM_INLINE vi places(const tile_kernel *kernel, uint32_t dim, vi codes)
 {
     const int shift = dim == 1 ? 0 : dim == 2 ? 1 : dim == 4 ? 2 : 3;
     return vi_add(vi_shift_left(codes, shift), kernel->offset);
-}
-
-QEM_INLINE void put(int streaming, float *out, vf v)
-{
-    if (streaming)
-        vf_stream(out, v);
-    else
-        vf_store(out, v);
 }
 
 QEM_INLINE void whole_vector(const tile_kernel *kernel, uint32_t dim, entry_source source, int streaming, vi codes,
@@ -134,8 +117,6 @@ QEM_INLINE void decode_row(const tile_kernel *kernel, plan_set *plans, uint32_t 
         part_of_vector(kernel, dim, source, streaming, unpack_first(plan, from, groups - group), groups - group,
                        book_of_group(kernel, source, group), out + group * dim);
 }
-
-static const uint8_t no_stream[2 * 16]; /* read where codes have no bits */
 
 static void prepare_kernel(tile_kernel *kernel, const qem_code_tile *tile, entry_source source)
 {
@@ -233,7 +214,7 @@ QEM_INLINE void decode_vectors(const qem_code_tile *tile, uint32_t dim, entry_so
         decode_rows(tile, dim, source, 0, 1, tile->groups);
     else if (!aligned)
         decode_rows(tile, dim, source, 1, 0, tile->groups);
-    else if (dim > 1 && tile->groups * dim == NARROW)
+    else if (dim == 2 && tile->groups * dim == NARROW)
         decode_rows(tile, dim, source, 1, 1, NARROW / dim);
     else
         decode_rows(tile, dim, source, 1, 1, tile->groups);
@@ -243,6 +224,10 @@ void QEM_SIMD(decode_tile)(const qem_code_tile *tile)
 {
     if (tile->rows == 0 || tile->groups == 0) return; /* the pointers may be NULL then */
     const entry_source source = tile->half ? FROM_HALVES : FROM_FLOATS;
+    if ((tile->dim == 4 || tile->dim == 8) && tile->bits <= WORD_BITS) {
+        decode_by_words(tile, source);
+        return;
+    }
     switch (tile->dim) {
     case 1:
         if (source == FROM_FLOATS && tile->group_stride == 0 && tile->k <= 16)

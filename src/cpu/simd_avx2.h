@@ -128,23 +128,9 @@ QEM_INLINE vf vf_entries2(const float *base, const uint32_t *index)
 {
     return _mm256_castpd_ps(_mm256_i32gather_pd((const void *)base, _mm_loadu_si128((const void *)index), 4));
 }
-QEM_INLINE vf vf_entries4(const float *base, const uint32_t *index)
-{
-    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(base + index[0])), _mm_loadu_ps(base + index[1]), 1);
-}
-QEM_INLINE vf vf_entries8(const float *base, const uint32_t *index) { return _mm256_loadu_ps(base + index[0]); }
 QEM_INLINE vf vf_half_entries2(const uint16_t *base, const uint32_t *index)
 {
     return _mm256_cvtph_ps(_mm_i32gather_epi32((const void *)base, _mm_loadu_si128((const void *)index), 2));
-}
-QEM_INLINE vf vf_half_entries4(const uint16_t *base, const uint32_t *index)
-{
-    const __m128i low = _mm_loadl_epi64((const void *)(base + index[0]));
-    return _mm256_cvtph_ps(_mm_unpacklo_epi64(low, _mm_loadl_epi64((const void *)(base + index[1]))));
-}
-QEM_INLINE vf vf_half_entries8(const uint16_t *base, const uint32_t *index)
-{
-    return _mm256_cvtph_ps(_mm_loadu_si128((const void *)(base + index[0])));
 }
 
 /* Here "quarters" are the two halves. */
@@ -157,6 +143,16 @@ QEM_INLINE vi vi_load_quarters(const uint8_t *base, const size_t *offset)
 QEM_INLINE vf vf_load_fours(const float *const *from)
 {
     return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from[0])), _mm_loadu_ps(from[1]), 1);
+}
+QEM_INLINE vf vf_load_eights(const float *const *from) { return _mm256_loadu_ps(from[0]); }
+QEM_INLINE vf vf_load_half_fours(const uint16_t *const *from)
+{
+    const __m128 low = _mm_castsi128_ps(_mm_loadl_epi64((const void *)from[0]));
+    return _mm256_cvtph_ps(_mm_castps_si128(_mm_loadh_pi(low, (const void *)from[1])));
+}
+QEM_INLINE vf vf_load_half_eights(const uint16_t *const *from)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const void *)from[0]));
 }
 QEM_INLINE void vf_transpose_fours(const vf *row, vf *column)
 {

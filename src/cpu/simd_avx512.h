@@ -75,43 +75,16 @@ QEM_INLINE vf vf_gather_where(vm m, vf otherwise, const float *base, vi index)
     return _mm512_mask_i32gather_ps(otherwise, m, index, base, 4);
 }
 
-/* A vector of codebook entries of 2, 4 or 8 floats side by side; `index` is where each begins, in elements. */
+/* A vector of codebook entries of 2 floats side by side; `index` is where each begins, in elements. */
 QEM_INLINE vf vf_entries2(const float *base, const uint32_t *index)
 {
     const __m256i at = _mm256_loadu_si256((const void *)index);
     return _mm512_castpd_ps(_mm512_i32gather_pd(at, (const void *)base, 4));
 }
-QEM_INLINE vf vf_entries4(const float *base, const uint32_t *index)
-{
-    vf a = _mm512_castps128_ps512(_mm_loadu_ps(base + index[0]));
-    a = _mm512_insertf32x4(a, _mm_loadu_ps(base + index[1]), 1);
-    a = _mm512_insertf32x4(a, _mm_loadu_ps(base + index[2]), 2);
-    return _mm512_insertf32x4(a, _mm_loadu_ps(base + index[3]), 3);
-}
-QEM_INLINE vf vf_entries8(const float *base, const uint32_t *index)
-{
-    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(base + index[0])), _mm256_loadu_ps(base + index[1]), 1);
-}
-
 /* The same of f16 entries, made f32. */
 QEM_INLINE vf vf_half_entries2(const uint16_t *base, const uint32_t *index)
 {
     return _mm512_cvtph_ps(_mm256_i32gather_epi32((const void *)base, _mm256_loadu_si256((const void *)index), 2));
-}
-QEM_INLINE __m128i two_half_fours(const uint16_t *base, const uint32_t *index)
-{
-    const __m128i low = _mm_loadl_epi64((const void *)(base + index[0]));
-    return _mm_unpacklo_epi64(low, _mm_loadl_epi64((const void *)(base + index[1])));
-}
-QEM_INLINE vf vf_half_entries4(const uint16_t *base, const uint32_t *index)
-{
-    const __m128i low = two_half_fours(base, index), high = two_half_fours(base, index + 2);
-    return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1));
-}
-QEM_INLINE vf vf_half_entries8(const uint16_t *base, const uint32_t *index)
-{
-    const __m256i low = _mm256_castsi128_si256(_mm_loadu_si128((const void *)(base + index[0])));
-    return _mm512_cvtph_ps(_mm256_inserti128_si256(low, _mm_loadu_si128((const void *)(base + index[1])), 1));
 }
 
 QEM_INLINE vi vi_iota(void) { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
@@ -131,8 +104,7 @@ QEM_INLINE vi vi_load_quarters(const uint8_t *base, const size_t *offset)
     return _mm512_inserti32x4(a, _mm_loadu_si128((const void *)(base + offset[3])), 3);
 }
 
-/* Vectors of quarters of 4 floats: LANES / 4 of them from addresses of their own; the 4 x 4 matrices that the same quarter of
- * 4 vectors makes, transposed. */
+/* Vectors of 4 or 8 floats side by side, each from an address of its own, and the same of f16, made f32. */
 QEM_INLINE vf vf_load_fours(const float *const *from)
 {
     vf a = _mm512_castps128_ps512(_mm_loadu_ps(from[0]));
@@ -140,6 +112,25 @@ QEM_INLINE vf vf_load_fours(const float *const *from)
     a = _mm512_insertf32x4(a, _mm_loadu_ps(from[2]), 2);
     return _mm512_insertf32x4(a, _mm_loadu_ps(from[3]), 3);
 }
+QEM_INLINE vf vf_load_eights(const float *const *from)
+{
+    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(from[0])), _mm256_loadu_ps(from[1]), 1);
+}
+QEM_INLINE __m128i two_half_fours(const uint16_t *const *from)
+{
+    const __m128 low = _mm_castsi128_ps(_mm_loadl_epi64((const void *)from[0]));
+    return _mm_castps_si128(_mm_loadh_pi(low, (const void *)from[1]));
+}
+QEM_INLINE vf vf_load_half_fours(const uint16_t *const *from)
+{
+    return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(two_half_fours(from)), two_half_fours(from + 2), 1));
+}
+QEM_INLINE vf vf_load_half_eights(const uint16_t *const *from)
+{
+    const __m256i low = _mm256_castsi128_si256(_mm_loadu_si128((const void *)from[0]));
+    return _mm512_cvtph_ps(_mm256_inserti128_si256(low, _mm_loadu_si128((const void *)from[1]), 1));
+}
+/* The 4 x 4 matrices that the same quarter of 4 vectors makes, transposed. */
 QEM_INLINE void vf_transpose_fours(const vf *row, vf *column)
 {
     const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(row[0], row[1])), b = _mm512_castps_pd(_mm512_unpackhi_ps(row[0], row[1]));

@@ -186,7 +186,7 @@ void expect_reference(const Large &large)
 {
     const Artifact artifact = make(large);
     const std::vector<float> expected = decode_reference(artifact).x;
-    const uint64_t rows = large.rows, cols = large.cols;
+    const uint64_t rows = large.rows, cols = large.cols, whole_lines = 16 - cols % 16;
     std::vector<uint16_t> first_half, first_brain;
     for (qem_isa isa : available_isas())
         for (uint32_t threads : thread_counts({ 1, 3 })) {
@@ -195,19 +195,21 @@ void expect_reference(const Large &large)
             const struct {
                 uint64_t gap;
                 size_t shift;
-            } places[] = { { 0, 0 }, { 0, 4 }, { 1, 1 }, { 16, 4 } };
+            } places[] = { { 0, 0 }, { 0, 4 }, { 1, 1 }, { 16, 4 }, { whole_lines, 0 }, { whole_lines, 4 } };
             for (const auto &place : places) {
                 const uint64_t stride = cols + place.gap;
                 const auto untouched = [](float x) { return x == 77.0f; };
                 SCOPED_TRACE("gap " + std::to_string(place.gap) + ", shift " + std::to_string(place.shift));
-                std::vector<float> out(place.shift + rows * stride + 16, 77.0f);
-                one.must(qem_dequantize(one, artifact.get(), 0, rows, QEM_DTYPE_F32, out.data() + place.shift, stride));
+                std::vector<float> out(place.shift + rows * stride + 32, 77.0f);
+                const size_t to_line = (64 - reinterpret_cast<uintptr_t>(out.data()) % 64) % 64 / sizeof(float);
+                float *begin = out.data() + to_line + place.shift; // places are those in a line
+                one.must(qem_dequantize(one, artifact.get(), 0, rows, QEM_DTYPE_F32, begin, stride));
                 for (uint64_t i = 0; i < rows; i++) {
-                    const float *row = out.data() + place.shift + i * stride;
+                    const float *row = begin + i * stride;
                     ASSERT_EQ(std::memcmp(row, expected.data() + i * cols, cols * sizeof *row), 0) << "row " << i;
                     ASSERT_TRUE(std::all_of(row + cols, row + stride, untouched)) << "the gap after row " << i;
                 }
-                ASSERT_TRUE(std::all_of(out.data(), out.data() + place.shift, untouched));
+                ASSERT_TRUE(std::all_of(out.data(), begin, untouched));
                 ASSERT_TRUE(std::all_of(out.end() - 16, out.end(), untouched));
             }
             std::vector<uint16_t> half(rows * cols + 1), brain(rows * cols + 1);
@@ -232,6 +234,9 @@ constexpr Large kLarge[] = {
     { QEM_METHOD_PQ, 1300, 1642, 200, 4, 0, QEM_DTYPE_F16 }, // with a tail group
     { QEM_METHOD_PQ, 1100, 2080, 100, 8, 0, QEM_DTYPE_F16 },
     { QEM_METHOD_PQ, 1100, 2080, 250, 2, 0, QEM_DTYPE_F32 },
+    { QEM_METHOD_PQ, 2100, 1056, 256, 4, 0, QEM_DTYPE_F32 },  // gathered codes, the last inner tile in part
+    { QEM_METHOD_PQ, 4200, 288, 1100, 4, 0, QEM_DTYPE_F32 },  // tall tiles
+    { QEM_METHOD_PQ, 2300, 512, 2000, 8, 0, QEM_DTYPE_F16 },
     { QEM_METHOD_PQ, 1000, 2100, 60, 3, 0, QEM_DTYPE_F32 },
     { QEM_METHOD_PQ, 300000, 8, 4, 4, 0, QEM_DTYPE_F32 }, // rows shorter than a line
     { QEM_METHOD_PQ, 3, 800001, 3, 4, 0, QEM_DTYPE_F32 }, // rows far too long for a tile

@@ -176,6 +176,24 @@ TEST_P(Decode, TallTiles)
                                           4 * below(random, 4), 16 * below(random, 3), true));
 }
 
+// Entries of 4 and 8 by words of codes: every width around the longest that fit, rows that begin at every bit of a byte, at the
+// edges of lines and elsewhere; whole eights, fours and single codes at the end. k = 256 has a loop of its own.
+TEST_P(Decode, WordsOfCodes)
+{
+    for (uint32_t dim : { 4, 8 })
+        for (uint32_t bits : { 0, 1, 3, 7, 8, 11, 12, 13, 14, 15 })
+            for (size_t groups : { 1, 3, 4, 7, 8, 9, 12, 24, 29 })
+                for (int variant = 0; variant < 8; variant++) {
+                    const bool shared = bits > 9 || (variant & 1) != 0, halves = (variant & 2) != 0;
+                    const uint64_t k = bits == 8 ? 256 : some_k(random, bits);
+                    const size_t shift = below(random, 2) ? 0 : dim * below(random, 16 / dim + 1);
+                    const size_t to_line = (16 - groups * dim % 16) % 16;
+                    const size_t gap = below(random, 2) ? to_line : dim * below(random, 5);
+                    const Shape shape = { dim, bits, k, 1 + below(random, 20), groups, shared, halves };
+                    ASSERT_NO_FATAL_FAILURE(check(shape, shift, gap, (variant & 4) != 0));
+                }
+}
+
 TEST_P(Decode, NothingToDo)
 {
     qem_code_tile tile = {};
