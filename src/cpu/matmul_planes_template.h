@@ -55,8 +55,8 @@ QEM_INLINE void copy_rows(const uint8_t *stream, size_t row_bytes, size_t rows, 
 {
     const vbm there = vbm_first(groups);
     for (size_t r = 0; r < rows; r++, stream += row_bytes, bytes += PLANE_BYTES) {
-        if (groups == QEM_TABLE_BLOCK)
-            memcpy(bytes, stream, QEM_TABLE_BLOCK);
+        if (groups == QEM_TURNED_GROUPS)
+            memcpy(bytes, stream, QEM_TURNED_GROUPS);
         else
             vb_store(bytes, vb_load_where(there, stream));
     }
@@ -82,16 +82,19 @@ static void widen_rows(const uint8_t *stream, uint64_t first_bit, uint64_t row_b
 static void QEM_SIMD(turn_codes)(const uint8_t *stream, uint64_t first_bit, uint64_t row_bits, uint32_t bits, size_t rows,
                                  size_t groups, uint8_t *turned)
 {
+    const size_t blocks = (rows + QEM_TURNED_ROWS - 1) / QEM_TURNED_ROWS;
     uint8_t bytes[QEM_TURNED_ROWS * PLANE_BYTES] __attribute__((aligned(64)));
     if (rows < QEM_TURNED_ROWS) memset(bytes, 0, sizeof bytes);
-    for (size_t r = 0; r < rows; r += QEM_TURNED_ROWS, turned += QEM_TURNED_BYTES) {
-        const size_t some = rows - r < QEM_TURNED_ROWS ? rows - r : QEM_TURNED_ROWS;
+    for (size_t b = 0; b < blocks; b++) {
+        const size_t r = b * QEM_TURNED_ROWS, some = rows - r < QEM_TURNED_ROWS ? rows - r : QEM_TURNED_ROWS;
         const uint64_t bit = first_bit + r * row_bits;
         if (bits == 8)
             copy_rows(stream + bit / 8, (size_t)(row_bits / 8), some, groups, bytes);
         else
             widen_rows(stream, bit, row_bits, bits, some, groups, bytes);
-        for (size_t g = 0; g < groups; g += QUARTER_BYTES) turn16(bytes + g, turned + g * QEM_TURNED_ROWS);
+        for (size_t g = 0; g < groups; g += QUARTER_BYTES)
+            turn16(bytes + g, turned + (g / QEM_TABLE_BLOCK * blocks + b) * QEM_TURNED_BYTES +
+                                  g % QEM_TABLE_BLOCK * QEM_TURNED_ROWS);
     }
 }
 

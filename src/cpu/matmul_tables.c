@@ -37,6 +37,12 @@ static uint64_t plane_ld(uint64_t k)
     return k <= 64 ? 64 : k <= 128 ? 128 : MOST_PLANE_ENTRIES;
 }
 
+/* Turned codes of a piece. */
+static uint64_t turned_bytes(const qem_product_plan *plan)
+{
+    return plan->piece_rows / QEM_TURNED_ROWS * (QEM_TURNED_GROUPS / QEM_TABLE_BLOCK) * QEM_TURNED_BYTES;
+}
+
 uint64_t qem_product_plan_tables(const qem_matmul_args *args, const qem_product_kernels *kernels, qem_product_plan *plan)
 {
     const qem_decode_stage *s = &args->stages[0];
@@ -47,7 +53,7 @@ uint64_t qem_product_plan_tables(const qem_matmul_args *args, const qem_product_
         plan->table_tile = QEM_TABLE_BLOCK;
         plan->piece_rows = piece_rows(args, plan, s->groups * s->code_bits / 8 + 1, QEM_TURNED_ROWS);
         if (plan->piece_rows > MOST_PLANE_PIECE) plan->piece_rows = MOST_PLANE_PIECE;
-        plan->scratch_bytes = plan->piece_rows / QEM_TURNED_ROWS * QEM_TURNED_BYTES +
+        plan->scratch_bytes = turned_bytes(plan) +
                               plan->piece_rows * plan->batch_step * sizeof(float);
         return plan->batch_step * s->groups * plan->table_ld * sizeof(float);
     }
@@ -164,17 +170,21 @@ static void sum_planes(qem_product_job *job, uint64_t row, uint64_t next, uint32
     const uint64_t blocks = (rows + QEM_TURNED_ROWS - 1) / QEM_TURNED_ROWS, row_bits = s->groups * s->code_bits;
     const uint64_t first_bit = qem_product_stage_row(job, row) * row_bits;
     uint8_t *turned = qem_product_scratch(job, thread);
-    float *totals = (float *)(turned + plan->piece_rows / QEM_TURNED_ROWS * QEM_TURNED_BYTES);
+    float *totals = (float *)(turned + turned_bytes(plan));
     const int last = next >= qem_product_rows(job->args);
     const uint64_t step = last ? 0 : QEM_TURNED_ROWS * s->code_bits / 8 / job->batch; /* for a group of a block */
     uintptr_t ahead = (uintptr_t)s->codes + (last ? 0 : qem_product_stage_row(job, next) * row_bits / 8);
     memset(totals, 0, (size_t)(plan->piece_rows * job->batch) * sizeof(float));
     for (uint64_t g = 0; g < s->groups; g += QEM_TABLE_BLOCK) {
         const uint64_t count = s->groups - g < QEM_TABLE_BLOCK ? s->groups - g : QEM_TABLE_BLOCK;
-        kernels->turn_codes(s->codes, first_bit + g * s->code_bits, row_bits, s->code_bits, (size_t)rows, (size_t)count, turned);
+        const uint64_t second = g % QEM_TURNED_GROUPS / QEM_TABLE_BLOCK;
+        if (!second)
+            kernels->turn_codes(s->codes, first_bit + g * s->code_bits, row_bits, s->code_bits, (size_t)rows,
+                                (size_t)(s->groups - g < QEM_TURNED_GROUPS ? s->groups - g : QEM_TURNED_GROUPS), turned);
         for (uint64_t b = 0; b < job->batch; b++, ahead += blocks * count * step)
-            kernels->plane_sums((const uint8_t *)(tables_of(job, b) + g * plan->table_ld), (size_t)plan->table_ld, turned,
-                                (size_t)blocks, (size_t)count, totals + b * plan->piece_rows, ahead, (size_t)step);
+            kernels->plane_sums((const uint8_t *)(tables_of(job, b) + g * plan->table_ld), (size_t)plan->table_ld,
+                                turned + second * blocks * QEM_TURNED_BYTES, (size_t)blocks, (size_t)count, totals + b * plan->piece_rows, ahead,
+                                (size_t)step);
     }
     qem_product_store(job, row, rows, totals, plan->piece_rows);
 }

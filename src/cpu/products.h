@@ -20,6 +20,7 @@
 #define QEM_TABLE_BLOCK 32 /* groups: with 256 entries their tables take 32 KiB of the L1 cache */
 #define QEM_TABLE_LANES 4
 #define QEM_TURNED_ROWS 64 /* rows whose codes of one group lie side by side */
+#define QEM_TURNED_GROUPS (2 * QEM_TABLE_BLOCK) /* at once: of codes of 8 bits a cache line of each row */
 #define QEM_TURNED_BYTES (QEM_TURNED_ROWS * QEM_TABLE_BLOCK)
 
 /* Codes that a kernel decodes in registers, without storing the weights. */
@@ -67,9 +68,10 @@ typedef struct qem_product_kernels {
      * planes[p * ld + j] = byte p of table[j], j < ld, p < 4. */
     void (*split_table)(const float *table, size_t ld, uint8_t *planes);
 
-    /* Codes of `groups` <= QEM_TABLE_BLOCK by group instead of by row, for plane_sums: code (r, g) is at bit first_bit +
-     * r * row_bits + g * bits, with bits 8 at a byte. turned: QEM_TURNED_BYTES for QEM_TURNED_ROWS rows; rows past the last, of which
-     * there is at least one, have any code below 2^bits. */
+    /* Codes of `groups` <= QEM_TURNED_GROUPS by group instead of by row, for plane_sums: code (r, g) is at bit first_bit +
+     * r * row_bits + g * bits, with bits 8 at a byte. turned: QEM_TURNED_BYTES for QEM_TURNED_ROWS rows and QEM_TABLE_BLOCK
+     * groups, all rows for the first of these blocks of groups, then all for the second. Rows past the last, of which there is at
+     * least one, have any code below 2^bits. */
     void (*turn_codes)(const uint8_t *stream, uint64_t first_bit, uint64_t row_bits, uint32_t bits, size_t rows, size_t groups,
                        uint8_t *turned);
 
