@@ -574,8 +574,8 @@ QEM_API qem_status qem_evaluate_matrix(qem_context *context, const qem_view *ori
 /*
  * Bytes of scratch that qem_matmul wants for that artifact, batch and context, whatever the types of x and y: at most 256 rows
  * of x as f32, some hundred KiB up to some MiB for each thread (with rows that have to be decoded whole, also some rows), and
- * for codebooks of each group and a batch of 1 or 2 the tables, about k*ceil(cols/dim) floats a row of x. 0 on NULL
- * arguments, batch 0 or a batch beyond 2^32 - 1.
+ * for codebooks of each group and a batch of 1 or 2 the tables, about k*ceil(cols/dim) floats a row of x (k then counts as the
+ * least of 64, 128 and 256 that holds it, where the CPU has VBMI). 0 on NULL arguments, batch 0 or a batch beyond 2^32 - 1.
  */
 QEM_API uint64_t qem_matmul_workspace_size(const qem_context *context, const qem_artifact *artifact, uint64_t batch);
 

@@ -25,6 +25,12 @@ static int cpu_has(qem_isa isa)
     return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+
+/* Beside the levels: lookups of bytes, which the first CPUs with AVX-512 lack. */
+static int cpu_has_vbmi(void)
+{
+    return cpu_has(QEM_ISA_AVX512) && __builtin_cpu_supports("avx512vbmi");
+}
 #else
 static int cpu_has(qem_isa isa)
 {
@@ -57,6 +63,7 @@ static void fill_tables(void)
 #if defined(QEM_HAVE_X86_SIMD)
         if (isa >= QEM_ISA_AVX2) qem_kernels_avx2(&tables[isa]);
         if (isa >= QEM_ISA_AVX512) qem_kernels_avx512(&tables[isa]);
+        if (isa >= QEM_ISA_AVX512 && cpu_has_vbmi()) qem_product_kernels_vbmi_avx512(&tables[isa].product);
 #endif
     }
 }

@@ -68,7 +68,7 @@ static qem_product_plan make_plan(const qem_context *context, const qem_matmul_a
     plan.batch_step = batch_step(args->batch, plan.way == QEM_PRODUCT_TABLES16 ? 16 : MOST_BATCH_STEP);
     plan.kind = coded_kind(args);
     if (plan.way == QEM_PRODUCT_TABLES) {
-        tables = qem_product_plan_tables(args, &plan);
+        tables = qem_product_plan_tables(args, &qem_kernels(context)->product, &plan);
     } else if (plan.way == QEM_PRODUCT_TABLES16) {
         qem_product_plan_tables16(args, &plan);
     } else if (plan.kind != QEM_CODED_NONE) {

@@ -26,6 +26,7 @@ typedef struct qem_product_plan {
     int in_place;                   /* TABLES, TABLES16: the kernel reads the code stream itself, else unpacked codes */
     int whole;                      /* ROWS: rows are decoded whole, by `decoder` */
     int by_blocks;                  /* ROWS: decode_blocks() decodes them */
+    int planes;                     /* TABLES: tables are cut into bytes */
     uint64_t table_ld, table_tile;  /* TABLES: floats of a table, groups whose tables stay in the L1 cache */
     uint64_t shared_at, x_at, tables_at, scratch_at, scratch_bytes, bytes; /* parts of the workspace, in bytes */
 } qem_product_plan;
@@ -38,6 +39,7 @@ typedef struct qem_product_job {
     qem_block_tile blocks;   /* ROWS, where plan.by_blocks: from row row_begin on */
     const float *x; /* the rows now at work, as f32 */
     uint64_t ldx, first, batch;
+    _Atomic uint64_t taken; /* TABLES, where plan.planes: rows of W that threads have taken */
     _Atomic int overflow;
 } qem_product_job;
 
@@ -66,7 +68,7 @@ static inline void *qem_product_scratch(const qem_product_job *job, uint32_t thr
 /* Sizes of the way's own scratch: sets tables_at's length as return value and plan->scratch_bytes. */
 void qem_product_plan_rows(const qem_matmul_args *args, qem_product_plan *plan, qem_row_decoder *decoder);
 void qem_product_plan_coded(const qem_matmul_args *args, qem_product_plan *plan);
-uint64_t qem_product_plan_tables(const qem_matmul_args *args, qem_product_plan *plan);
+uint64_t qem_product_plan_tables(const qem_matmul_args *args, const qem_product_kernels *kernels, qem_product_plan *plan);
 void qem_product_plan_tables16(const qem_matmul_args *args, qem_product_plan *plan);
 
 /* y for the rows of x now at work. */

@@ -179,5 +179,5 @@ static void table_sums16(const float *tables, size_t ld, const uint8_t *codes, s
 
 void qem_product_kernels_scalar(qem_product_kernels *kernels)
 {
-    *kernels = (qem_product_kernels){ dot, dot_coded, build_table, table_sums, build_table16, table_sums16 };
+    *kernels = (qem_product_kernels){ dot, dot_coded, build_table, table_sums, NULL, NULL, NULL, build_table16, table_sums16 };
 }

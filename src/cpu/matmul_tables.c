@@ -1,6 +1,7 @@
 /*
  * Products by tables of partial sums: with a codebook for each group, x_g . c_gj is one of k numbers, made once for all rows.
- * Sums take rows in pieces whose codes stay in the L2 cache, and groups in tiles whose tables stay in the L1 cache.
+ * Sums take rows in pieces whose codes stay in the L2 cache, and groups in tiles whose tables stay in the L1 cache. Where the
+ * CPU looks up bytes, tables of at most 256 entries are cut into bytes, and 64 rows are summed at a time; the same bits.
  */
 #include <string.h>
 
@@ -12,24 +13,55 @@
 #define MOST_PIECE 512
 #define LEAST_PIECE 16
 #define BUILD_FLOATS 16384u               /* of codebooks, a piece of work */
+#define MOST_PLANE_BITS 8                 /* of codes, to be looked up by bytes */
+#define MOST_PLANE_ENTRIES 256
+#define MOST_PLANE_PIECE 256              /* a block of groups of it, turned, stays in the L1 cache beside the tables */
 
 static uint64_t unpacked_groups(const qem_decode_stage *stage)
 {
     return qem_round_up(stage->groups, 16) + 16;
 }
 
-uint64_t qem_product_plan_tables(const qem_matmul_args *args, qem_product_plan *plan)
+/* Rows of W at once: multiples of `unit` whose codes of `row` bytes fit, and several pieces a thread. */
+static uint64_t piece_rows(const qem_matmul_args *args, const qem_product_plan *plan, uint64_t row, uint64_t unit)
+{
+    const uint64_t share = qem_round_up(qem_product_rows(args) / (4 * (uint64_t)plan->threads) + 1, unit);
+    uint64_t rows = qem_round_up(CODES_BYTES / row + 1, unit);
+    if (rows > MOST_PIECE) rows = MOST_PIECE;
+    return rows < share ? rows : share;
+}
+
+/* Entries of a table with room up to 64, 128 or 256. */
+static uint64_t plane_ld(uint64_t k)
+{
+    return k <= 64 ? 64 : k <= 128 ? 128 : MOST_PLANE_ENTRIES;
+}
+
+/* Turned codes of a piece. */
+static uint64_t turned_bytes(const qem_product_plan *plan)
+{
+    return plan->piece_rows / QEM_TURNED_ROWS * (QEM_TURNED_GROUPS / QEM_TABLE_BLOCK) * QEM_TURNED_BYTES;
+}
+
+uint64_t qem_product_plan_tables(const qem_matmul_args *args, const qem_product_kernels *kernels, qem_product_plan *plan)
 {
     const qem_decode_stage *s = &args->stages[0];
-    plan->in_place = s->code_bits <= 8 && s->groups * s->code_bits % 8 == 0;
+    plan->planes = kernels->plane_sums && s->code_bits <= MOST_PLANE_BITS;
+    plan->in_place = !plan->planes && s->code_bits <= 8 && s->groups * s->code_bits % 8 == 0;
+    if (plan->planes) {
+        plan->table_ld = plane_ld(s->k);
+        plan->table_tile = QEM_TABLE_BLOCK;
+        plan->piece_rows = piece_rows(args, plan, s->groups * s->code_bits / 8 + 1, QEM_TURNED_ROWS);
+        if (plan->piece_rows > MOST_PLANE_PIECE) plan->piece_rows = MOST_PLANE_PIECE;
+        plan->scratch_bytes = turned_bytes(plan) +
+                              plan->piece_rows * plan->batch_step * sizeof(float);
+        return plan->batch_step * s->groups * plan->table_ld * sizeof(float);
+    }
     plan->table_ld = qem_round_up(s->k, 16);
     plan->table_tile = TILE_BYTES / (plan->table_ld * sizeof(float)) / QEM_TABLE_BLOCK * QEM_TABLE_BLOCK;
     if (plan->table_tile < QEM_TABLE_BLOCK) plan->table_tile = QEM_TABLE_BLOCK;
     const uint64_t row = plan->in_place ? s->groups * s->code_bits / 8 + 1 : unpacked_groups(s) * sizeof(uint32_t);
-    const uint64_t share = qem_round_up(qem_product_rows(args) / (4 * (uint64_t)plan->threads) + 1, LEAST_PIECE);
-    plan->piece_rows = qem_round_up(CODES_BYTES / row + 1, LEAST_PIECE);
-    if (plan->piece_rows > MOST_PIECE) plan->piece_rows = MOST_PIECE;
-    if (plan->piece_rows > share) plan->piece_rows = share;
+    plan->piece_rows = piece_rows(args, plan, row, LEAST_PIECE);
     plan->scratch_bytes = plan->piece_rows * plan->batch_step * sizeof(float) + (plan->in_place ? 0 : plan->piece_rows * row);
     return plan->batch_step * s->groups * plan->table_ld * sizeof(float);
 }
@@ -39,17 +71,40 @@ static float *tables_of(const qem_product_job *job, uint64_t b)
     return (float *)qem_product_part(job, job->plan.tables_at) + b * job->args->stages[0].groups * job->plan.table_ld;
 }
 
+static uint32_t width_of(const qem_product_job *job, uint64_t g)
+{
+    const qem_decode_stage *s = &job->args->stages[0];
+    const uint64_t left = job->args->cols - g * s->dim;
+    return left < s->dim ? (uint32_t)left : s->dim;
+}
+
+/* A codebook often takes a page of memory, and the hardware fetches ahead only inside of one. */
+static void fetch_codebook(const qem_product_job *job, uint64_t g)
+{
+    const qem_decode_stage *s = &job->args->stages[0];
+    const uint64_t floats = s->k * width_of(job, g);
+    for (uint64_t i = 0; i < floats; i += 16) __builtin_prefetch(s->codebook + g * s->k * s->dim + i, 0, 2);
+}
+
+/* Tables of groups, as floats or cut into bytes. */
 static void build(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
 {
     const qem_product_job *job = argument;
+    const qem_product_kernels *kernels = &job->kernels->product;
     const qem_decode_stage *s = &job->args->stages[0];
-    const uint32_t tail = (uint32_t)(job->args->cols % s->dim);
+    const uint64_t ld = job->plan.table_ld;
     (void)thread;
-    for (uint64_t g = begin; g < end; g++)
-        for (uint64_t b = 0; b < job->batch; b++)
-            job->kernels->product.build_table(job->x + b * job->ldx + g * s->dim, s->codebook + g * s->k * s->dim,
-                                              tail && g + 1 == s->groups ? tail : s->dim, (size_t)s->k,
-                                              tables_of(job, b) + g * job->plan.table_ld);
+    for (uint64_t g = begin; g < end; g++) {
+        if (g + 1 < end) fetch_codebook(job, g + 1);
+        for (uint64_t b = 0; b < job->batch; b++) {
+            float whole[MOST_PLANE_ENTRIES], *table = tables_of(job, b) + g * ld;
+            kernels->build_table(job->x + b * job->ldx + g * s->dim, s->codebook + g * s->k * s->dim, width_of(job, g),
+                                 (size_t)s->k, job->plan.planes ? whole : table);
+            if (!job->plan.planes) continue;
+            for (uint64_t j = s->k; j < ld; j++) whole[j] = 0.0f;
+            kernels->split_table(whole, (size_t)ld, (uint8_t *)table);
+        }
+    }
 }
 
 typedef struct code_rows {
@@ -104,11 +159,61 @@ static void sum(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
     qem_product_store(job, begin, rows, totals, plan->piece_rows);
 }
 
+/* Sums of a piece of rows from `row` on, a block of groups at a time. The codes of the piece `next`, which this thread takes
+ * after it, are fetched meanwhile, one after the other: row by row they would need a new page of memory every few bytes. */
+static void sum_planes(qem_product_job *job, uint64_t row, uint64_t next, uint32_t thread)
+{
+    const qem_product_plan *plan = &job->plan;
+    const qem_product_kernels *kernels = &job->kernels->product;
+    const qem_decode_stage *s = &job->args->stages[0];
+    const uint64_t left = qem_product_rows(job->args) - row, rows = left < plan->piece_rows ? left : plan->piece_rows;
+    const uint64_t blocks = (rows + QEM_TURNED_ROWS - 1) / QEM_TURNED_ROWS, row_bits = s->groups * s->code_bits;
+    const uint64_t first_bit = qem_product_stage_row(job, row) * row_bits;
+    uint8_t *turned = qem_product_scratch(job, thread);
+    float *totals = (float *)(turned + turned_bytes(plan));
+    const int last = next >= qem_product_rows(job->args);
+    const uint64_t step = last ? 0 : QEM_TURNED_ROWS * s->code_bits / 8 / job->batch; /* for a group of a block */
+    uintptr_t ahead = (uintptr_t)s->codes + (last ? 0 : qem_product_stage_row(job, next) * row_bits / 8);
+    memset(totals, 0, (size_t)(plan->piece_rows * job->batch) * sizeof(float));
+    for (uint64_t g = 0; g < s->groups; g += QEM_TABLE_BLOCK) {
+        const uint64_t count = s->groups - g < QEM_TABLE_BLOCK ? s->groups - g : QEM_TABLE_BLOCK;
+        const uint64_t second = g % QEM_TURNED_GROUPS / QEM_TABLE_BLOCK;
+        if (!second)
+            kernels->turn_codes(s->codes, first_bit + g * s->code_bits, row_bits, s->code_bits, (size_t)rows,
+                                (size_t)(s->groups - g < QEM_TURNED_GROUPS ? s->groups - g : QEM_TURNED_GROUPS), turned);
+        for (uint64_t b = 0; b < job->batch; b++, ahead += blocks * count * step)
+            kernels->plane_sums((const uint8_t *)(tables_of(job, b) + g * plan->table_ld), (size_t)plan->table_ld,
+                                turned + second * blocks * QEM_TURNED_BYTES, (size_t)blocks, (size_t)count, totals + b * plan->piece_rows, ahead,
+                                (size_t)step);
+    }
+    qem_product_store(job, row, rows, totals, plan->piece_rows);
+}
+
+/* Takes pieces as long as there are any, each one before the last is done: its codes are fetched meanwhile. */
+static void take_pieces(void *argument, uint64_t begin, uint64_t end, uint32_t thread)
+{
+    qem_product_job *job = argument;
+    const uint64_t rows = qem_product_rows(job->args), piece = job->plan.piece_rows;
+    (void)begin;
+    (void)end;
+    for (uint64_t row = atomic_fetch_add_explicit(&job->taken, piece, memory_order_relaxed); row < rows;) {
+        const uint64_t next = atomic_fetch_add_explicit(&job->taken, piece, memory_order_relaxed);
+        sum_planes(job, row, next, thread);
+        row = next;
+    }
+}
+
 void qem_product_run_tables(qem_product_job *job)
 {
     const qem_decode_stage *s = &job->args->stages[0];
+    const uint64_t rows = qem_product_rows(job->args);
     qem_parallel_for(job->plan.threads, s->groups, BUILD_FLOATS / (s->k * s->dim) + 1, build, job);
-    qem_parallel_for(job->plan.threads, qem_product_rows(job->args), job->plan.piece_rows, sum, job);
+    if (!job->plan.planes) {
+        qem_parallel_for(job->plan.threads, rows, job->plan.piece_rows, sum, job);
+        return;
+    }
+    atomic_store_explicit(&job->taken, 0, memory_order_relaxed);
+    qem_parallel_for(job->plan.threads, job->plan.threads, 1, take_pieces, job);
 }
 
 /* ---- 16 rows of x at a time ----

@@ -19,6 +19,9 @@
 #define QEM_SUM_LANES 16
 #define QEM_TABLE_BLOCK 32 /* groups: with 256 entries their tables take 32 KiB of the L1 cache */
 #define QEM_TABLE_LANES 4
+#define QEM_TURNED_ROWS 64 /* rows whose codes of one group lie side by side */
+#define QEM_TURNED_GROUPS (2 * QEM_TABLE_BLOCK) /* at once: of codes of 8 bits a cache line of each row */
+#define QEM_TURNED_BYTES (QEM_TURNED_ROWS * QEM_TABLE_BLOCK)
 
 /* Codes that a kernel decodes in registers, without storing the weights. */
 typedef enum qem_coded_kind {
@@ -58,6 +61,26 @@ typedef struct qem_product_kernels {
     void (*table_sums)(const float *tables, size_t ld, const uint8_t *codes, size_t row_bytes, uint32_t bits, size_t rows,
                        size_t groups, float *totals, const uint8_t *ahead);
 
+    /*
+     * The same sums from tables cut into bytes, which 64 rows of W look up at a time: three steps, all NULL where the CPU has
+     * no lookup of bytes for it. ld: 64, 128 or 256, entries of a table; bits: 1 .. 8.
+     *
+     * planes[p * ld + j] = byte p of table[j], j < ld, p < 4. */
+    void (*split_table)(const float *table, size_t ld, uint8_t *planes);
+
+    /* Codes of `groups` <= QEM_TURNED_GROUPS by group instead of by row, for plane_sums: code (r, g) is at bit first_bit +
+     * r * row_bits + g * bits, with bits 8 at a byte. turned: QEM_TURNED_BYTES for QEM_TURNED_ROWS rows and QEM_TABLE_BLOCK
+     * groups, all rows for the first of these blocks of groups, then all for the second. Rows past the last, of which there is at
+     * least one, have any code below 2^bits. */
+    void (*turn_codes)(const uint8_t *stream, uint64_t first_bit, uint64_t row_bits, uint32_t bits, size_t rows, size_t groups,
+                       uint8_t *turned);
+
+    /* totals[r] += the block of terms of `groups` <= QEM_TABLE_BLOCK groups, for whole blocks of QEM_TURNED_ROWS rows, planes of
+     * group g at planes + g * 4 * ld. Meanwhile lines that lie `step` bytes apart from `ahead` on, one for each group of each
+     * block, are fetched into the L2 cache; they need not be there. */
+    void (*plane_sums)(const uint8_t *planes, size_t ld, const uint8_t *turned, size_t blocks, size_t groups, float *totals,
+                       uintptr_t ahead, size_t step);
+
     /* The same for 16 rows of x at a time, x16[p * 16 + b], table[j * 16 + b], totals[r * 16 + b]; ld in entries of 16. */
     void (*build_table16)(const float *x16, const float *entries, uint32_t width, size_t k, float *table);
     void (*table_sums16)(const float *tables, size_t ld, const uint8_t *codes, size_t row_bytes, uint32_t bits, size_t rows,
@@ -68,5 +91,7 @@ typedef struct qem_product_kernels {
 void qem_product_kernels_scalar(qem_product_kernels *kernels);
 void qem_product_kernels_avx2(qem_product_kernels *kernels);
 void qem_product_kernels_avx512(qem_product_kernels *kernels);
+/* On a CPU that has VBMI beside what the level avx512 asks for. */
+void qem_product_kernels_vbmi_avx512(qem_product_kernels *kernels);
 
 #endif

@@ -262,4 +262,44 @@ QEM_INLINE void vd8_store_scaled(int64_t *out, const float *p, vd8 scale)
 }
 QEM_INLINE int64_t vsum_total(vsum sum) { return _mm512_reduce_add_epi64(sum); }
 
+#if defined(__AVX512VBMI__)
+/* 64 bytes, looked up and cut out of bits by VBMI: not a part of the level avx512, so only in files that are compiled for it
+ * and taken where the CPU has it. Names say what happens in each of the four quarters of 16 bytes. */
+typedef __m512i vb;
+typedef __mmask64 vbm;
+QEM_INLINE vb vb_load(const void *p) { return _mm512_loadu_si512(p); }
+QEM_INLINE void vb_store(void *p, vb a) { _mm512_storeu_si512(p, a); }
+QEM_INLINE vbm vbm_first(size_t n) { return n < 64 ? ((uint64_t)1 << n) - 1 : UINT64_MAX; }
+QEM_INLINE vb vb_load_where(vbm m, const uint8_t *p) { return _mm512_maskz_loadu_epi8(m, p); } /* the others are 0, not read */
+QEM_INLINE void vb_store_quarters(uint8_t *p, size_t step, vb a) /* quarter q to p + q * step */
+{
+    _mm_storeu_si128((void *)p, _mm512_castsi512_si128(a));
+    _mm_storeu_si128((void *)(p + step), _mm512_extracti32x4_epi32(a, 1));
+    _mm_storeu_si128((void *)(p + 2 * step), _mm512_extracti32x4_epi32(a, 2));
+    _mm_storeu_si128((void *)(p + 3 * step), _mm512_extracti32x4_epi32(a, 3));
+}
+QEM_INLINE vb vb_set1(uint8_t a) { return _mm512_set1_epi8((char)a); }
+QEM_INLINE vb vb_add(vb a, vb b) { return _mm512_add_epi8(a, b); }
+QEM_INLINE vb vb_and(vb a, vb b) { return _mm512_and_si512(a, b); }
+
+QEM_INLINE vbm vb_top_bits(vb a) { return _mm512_movepi8_mask(a); }
+QEM_INLINE vbm vbm_and(vbm a, vbm b) { return _kand_mask64(a, b); }
+/* table[index % 64] for each byte of index; where m is not set, `otherwise` */
+QEM_INLINE vb vb_lookup(vb table, vb index) { return _mm512_permutexvar_epi8(index, table); }
+QEM_INLINE vb vb_lookup_where(vbm m, vb otherwise, vb table, vb index)
+{
+    return _mm512_mask_permutexvar_epi8(otherwise, m, index, table);
+}
+/* Byte i: the 8 bits from bit at[i] on, of the run of 8 bytes that it is in. */
+QEM_INLINE vb vb_bits_from(vb a, vb at) { return _mm512_multishift_epi64_epi8(at, a); }
+/* Bytes of a and b that alternate: those at even places, those at odd ones. */
+QEM_INLINE vb vb_bytes_even(vb a, vb b) { return _mm512_mask_blend_epi8(0xaaaaaaaaaaaaaaaau, a, _mm512_slli_epi16(b, 8)); }
+QEM_INLINE vb vb_bytes_odd(vb a, vb b) { return _mm512_mask_blend_epi8(0xaaaaaaaaaaaaaaaau, _mm512_srli_epi16(a, 8), b); }
+/* The same, and of pairs of bytes, those of the lower and those of the upper halves of the quarters. */
+QEM_INLINE vb vb_zip_low(vb a, vb b) { return _mm512_unpacklo_epi8(a, b); }
+QEM_INLINE vb vb_zip_high(vb a, vb b) { return _mm512_unpackhi_epi8(a, b); }
+QEM_INLINE vb vb_zip_pairs_low(vb a, vb b) { return _mm512_unpacklo_epi16(a, b); }
+QEM_INLINE vb vb_zip_pairs_high(vb a, vb b) { return _mm512_unpackhi_epi16(a, b); }
+#endif
+
 #endif

@@ -23,5 +23,6 @@
 
 /* A hint: the line at p, which need not be readable. */
 QEM_INLINE void prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+QEM_INLINE void prefetch2(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); } /* into the L2 cache */
 
 #endif

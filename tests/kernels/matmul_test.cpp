@@ -1,6 +1,7 @@
 // The kernels of products: the scalar ones against sums written from the rule in products.h, the others against the scalar.
 #include "kernels_test.h"
 
+#include <algorithm>
 #include <cmath>
 
 using namespace qem_test;
@@ -286,6 +287,99 @@ TEST_P(Products, TableSums)
             }
 }
 
+// ---- tables cut into bytes ----
+
+// The steps one by one against their definition, and together against table_sums of the scalar kernels.
+class Planes : public Products {
+protected:
+    void SetUp() override
+    {
+        Products::SetUp();
+        if (!IsSkipped() && !simd->product.plane_sums) GTEST_SKIP() << "no lookups of bytes here";
+    }
+    void check(uint32_t bits, size_t groups, size_t rows, size_t first_group, size_t row_groups, Pattern pattern);
+};
+
+TEST_P(Planes, SplitTable)
+{
+    for (size_t ld : { 64, 128, 256 })
+        for (Pattern pattern : all_patterns) {
+            std::vector<float> table(ld);
+            fill(random, pattern, table.data(), ld);
+            if (below(random, 2)) fill_bits(random, table.data(), ld);
+            Output<uint8_t> planes(ld * 4);
+            simd->product.split_table(table.data(), ld, planes.data());
+            ASSERT_TRUE(planes.intact());
+            std::vector<uint8_t> bytes(ld * 4);
+            std::memcpy(bytes.data(), table.data(), ld * 4);
+            for (size_t j = 0; j < ld; j++)
+                for (size_t p = 0; p < 4; p++) ASSERT_EQ(planes[p * ld + j], bytes[j * 4 + p]) << "ld " << ld << ", entry " << j;
+        }
+}
+
+// Groups first_group .. first_group+groups-1 of rows of row_groups codes; the stream ends with its last byte.
+void Planes::check(uint32_t bits, size_t groups, size_t rows, size_t first_group, size_t row_groups, Pattern pattern)
+{
+    const size_t k = (size_t(1) << bits) - (bits > 2 ? below(random, 3) : 0);
+    const size_t ld = k <= 64 ? 64 : k <= 128 ? 128 : 256, blocks = (rows + 63) / 64, row_bits = row_groups * bits;
+    const size_t lead = bits == 8 ? 8 * below(random, 3) : below(random, 20); // bits before the first row
+    std::vector<float> tables(groups * ld);
+    std::vector<uint32_t> codes(rows * groups);
+    std::vector<uint8_t> stream((lead + rows * row_bits + 7) / 8), wide(rows * groups * 4 + 16);
+    fill(random, pattern, tables.data(), tables.size());
+    for (size_t r = 0; r < rows; r++)
+        for (size_t g = 0; g < row_groups; g++) {
+            const uint32_t code = static_cast<uint32_t>(below(random, k));
+            put_bits(stream, lead + r * row_bits + g * bits, code, bits);
+            if (g >= first_group && g < first_group + groups) codes[r * groups + g - first_group] = code;
+        }
+    std::memcpy(wide.data(), codes.data(), codes.size() * 4);
+
+    Output<uint8_t> planes(groups * ld * 4), turned((groups + 31) / 32 * blocks * QEM_TURNED_BYTES);
+    for (size_t g = 0; g < groups; g++)
+        simd->product.split_table(tables.data() + g * ld, ld, planes.data() + g * ld * 4);
+    simd->product.turn_codes(stream.data(), lead + first_group * bits, row_bits, bits, rows, groups, turned.data());
+    ASSERT_TRUE(turned.intact());
+    for (size_t b = 0; b < blocks; b++) // each code is there as often as rows have it, and nothing beyond 2^bits
+        for (size_t g = 0; g < groups; g++) {
+            const uint8_t *from = turned.data() + (g / 32 * blocks + b) * QEM_TURNED_BYTES + g % 32 * 64;
+            std::vector<uint8_t> there(from, from + 64);
+            ASSERT_LT(*std::max_element(there.begin(), there.end()), 1u << bits);
+            for (size_t r = b * 64; r < rows && r < b * 64 + 64; r++) {
+                const auto at = std::find(there.begin(), there.end(), codes[r * groups + g]);
+                ASSERT_NE(at, there.end()) << "row " << r << ", group " << g;
+                there.erase(at);
+            }
+        }
+
+    Output<float> expected(rows, 1), actual(blocks * 64, 1);
+    for (size_t r = 0; r < blocks * 64; r++) actual[r] = static_cast<float>(r) - 70.5f;
+    for (size_t r = 0; r < rows; r++) expected[r] = actual[r];
+    scalar->product.table_sums(tables.data(), ld, wide.data(), groups * 4, 32, rows, groups, expected.data(), nullptr);
+    for (size_t g = 0; g < groups; g += 32)
+        simd->product.plane_sums(planes.data() + g * ld * 4, ld, turned.data() + g / 32 * blocks * QEM_TURNED_BYTES, blocks,
+                                 std::min<size_t>(groups - g, 32), actual.data(), reinterpret_cast<uintptr_t>(stream.data()),
+                                 below(random, 100));
+    ASSERT_TRUE(actual.intact());
+    Output<float> first(rows, 1);
+    for (size_t r = 0; r < rows; r++) first[r] = actual[r];
+    ASSERT_TRUE(same_numbers(expected, first));
+}
+
+TEST_P(Planes, SumsAreThoseOfTheTables)
+{
+    for (uint32_t bits = 1; bits <= 8; bits++)
+        for (size_t groups : { 1, 2, 3, 5, 15, 16, 17, 31, 32, 33, 47, 63, 64 })
+            for (size_t rows : { 1, 2, 63, 64, 65, 150 })
+                for (size_t first : { 0, 64 }) {
+                    SCOPED_TRACE("bits " + std::to_string(bits) + ", groups " + std::to_string(groups) + ", rows " +
+                                 std::to_string(rows) + ", first " + std::to_string(first));
+                    const size_t row_groups = first + groups + below(random, 3);
+                    ASSERT_NO_FATAL_FAILURE(check(bits, groups, rows, first, row_groups, all_patterns[below(random, 8)]));
+                }
+}
+
+QEM_KERNEL_TESTS(Planes);
 QEM_KERNEL_TESTS(Products);
 
 } // namespace
