@@ -51,6 +51,14 @@ __device__ __forceinline__ uint32_t qem_prmt(uint32_t a, uint32_t b, uint32_t se
     return result;
 }
 
+/* mask ? a : b, bit by bit. */
+__device__ __forceinline__ uint32_t qem_select(uint32_t mask, uint32_t a, uint32_t b)
+{
+    uint32_t result;
+    asm("lop3.b32 %0, %1, %2, %3, 0xca;" : "=r"(result) : "r"(mask), "r"(a), "r"(b));
+    return result;
+}
+
 /* Loads of what is read once and that no thread of the launch writes: past L1, so that tables stay there. */
 __device__ __forceinline__ uint32_t qem_load_once(const uint32_t *from)
 {
@@ -78,6 +86,12 @@ __device__ __forceinline__ uint4 qem_load_once(const uint4 *from)
 #endif
 
 #define QEM_LAUNCH(...) qem_launch(__VA_ARGS__)
+/* Functions that kernels and the host's code share. */
+#ifdef __CUDACC__
+#define QEM_BOTH_SIDES static __host__ __device__ __forceinline__
+#else
+#define QEM_BOTH_SIDES static inline
+#endif
 #define QEM_KERNEL(...) reinterpret_cast<const void *>(__VA_ARGS__)
 
 /* Stores of what this launch does not read again. */

@@ -256,6 +256,7 @@ inline uint32_t qem_prmt(uint32_t a, uint32_t b, uint32_t selector)
     }
     return result;
 }
+inline uint32_t qem_select(uint32_t mask, uint32_t a, uint32_t b) { return (mask & a) | (~mask & b); }
 inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) { return qem_prmt(a, b, selector & 0x7777u); }
 
 inline float __fadd_rn(float a, float b) { return a + b; }
