@@ -76,6 +76,12 @@ TEST(CudaFast, MoreTilesThanBlocks)
             Layers layers(97, 1032, dim + k);
             layers.add_layer(spec_of(QEM_CODEBOOK_SHARED, dim, k), {});
             ASSERT_NO_FATAL_FAILURE(check(layers, k == 16 && dim == 1 ? QEM_CUDA_SCALARS : QEM_CUDA_VECTORS));
+            for (uint64_t block : { 8, 344 }) {
+                Layers stepped(97, 1032, dim + k);
+                stepped.add_layer(spec_of(QEM_CODEBOOK_SHARED, dim, k), { { QEM_AXIS_BLOCK, block } });
+                const qem_cuda_way scalars = k < 257 ? QEM_CUDA_SCALARS : QEM_CUDA_ANY;
+                ASSERT_NO_FATAL_FAILURE(check(stepped, dim > 1 ? QEM_CUDA_STEPPED : scalars));
+            }
         }
     qem_runner::reset();
 }
@@ -149,6 +155,27 @@ TEST(CudaFast, VectorsWithSteps)
                 layers.add_layer(spec, step_lists[i]);
                 ASSERT_NO_FATAL_FAILURE(check(layers, QEM_CUDA_STEPPED));
             }
+}
+
+// Tiles that are whole and a last one that is not; units smaller than what a thread skips, larger, larger than a tile.
+TEST(CudaFast, StepsOfWholeTiles)
+{
+    for (uint64_t unit : { 8, 32, 256, 4096, 8192, 16384, 0, 1, 24 })
+        for (int variant = 0; variant < 6; variant++) {
+            const bool scale = variant % 3 != 2, mean = variant % 3 != 1;
+            SCOPED_TRACE("unit " + std::to_string(unit) + ", variant " + std::to_string(variant));
+            AffineSpec step = { QEM_AXIS_BLOCK, unit, scale, mean };
+            if (unit < 2) step = { unit ? QEM_AXIS_ROW : QEM_AXIS_TENSOR, 0, scale, mean };
+            Layers layers(4, unit == 24 ? 12312 : 16384, unit + variant);
+            layers.add_layer(variant < 3 ? spec_of(QEM_CODEBOOK_SHARED, 1, unit == 32 ? 7 : 16)
+                                         : spec_of(QEM_CODEBOOK_SHARED, unit == 8 ? 2 : unit == 256 ? 8 : 4, 200),
+                             { step });
+            ASSERT_NO_FATAL_FAILURE(check(layers, variant < 3 ? QEM_CUDA_SCALARS : QEM_CUDA_STEPPED));
+            const Matrix expected = decode_definition(layers.get());
+            const DeviceArtifact artifact = upload(context(), layers.get());
+            for (qem_dtype dtype : kTypes)
+                ASSERT_NO_FATAL_FAILURE(check_place(context(), artifact.get(), expected, { 1, 4, dtype }));
+        }
 }
 
 // Minus zero stays what it is where there is no step, and a step without a mean makes it plus zero or not as fma has it.
