@@ -7,8 +7,6 @@
 
 #include "chunks.cuh"
 
-#include <string.h>
-
 #define QEM_STEPS_PER_THREAD 4
 #define QEM_STEPS_TILE (QEM_STEPS_PER_THREAD * QEM_CHUNK_THREADS)
 
@@ -39,18 +37,12 @@ template <qem_dtype TYPE> __device__ __forceinline__ uint32_t pair_of(float low,
 
 template <> __device__ __forceinline__ uint32_t pair_of<QEM_DTYPE_F16>(float low, float high)
 {
-    const __half2 pair = __floats2half2_rn(low, high);
-    uint32_t bits;
-    memcpy(&bits, &pair, sizeof bits);
-    return bits;
+    return qem_cvt_f16x2(low, high);
 }
 
 template <> __device__ __forceinline__ uint32_t pair_of<QEM_DTYPE_BF16>(float low, float high)
 {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    uint32_t bits;
-    memcpy(&bits, &pair, sizeof bits);
-    return bits;
+    return qem_cvt_bf16x2(low, high);
 }
 
 template <> __device__ __forceinline__ uint32_t pair_of<QEM_DTYPE_F32>(float low, float)
