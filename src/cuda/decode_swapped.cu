@@ -180,9 +180,10 @@ static __device__ __forceinline__ uint4 choose(bool first, uint4 a, uint4 b)
     return make_uint4(first ? a.x : b.x, first ? a.y : b.y, first ? a.z : b.z, first ? a.w : b.w);
 }
 
-/* The thread's bytes at `out`; its neighbour's, of the odd one after the even one, follow. */
+/* The thread's bytes at `out`; those of the odd thread follow those of the even one before it. All threads of a warp come
+ * here together. is_there: of both, whether there is such a row. */
 template <int LEVELS>
-static __device__ __forceinline__ void store(unsigned char *out, bool odd, uint32_t pair, const uint32_t (&x)[2 << LEVELS])
+static __device__ __forceinline__ void store(unsigned char *out, bool odd, bool is_there, const uint32_t (&x)[2 << LEVELS])
 {
     constexpr int words = 2 << LEVELS;
     if (LEVELS == 1) {
@@ -196,10 +197,11 @@ static __device__ __forceinline__ void store(unsigned char *out, bool odd, uint3
                     b = make_uint4(x[(w + 4) % words], x[(w + 5) % words], x[(w + 6) % words], x[(w + 7) % words]);
         const uint4 given = choose(odd, a, b);
         uint4 got;
-        got.x = __shfl_xor_sync(pair, given.x, 1);
-        got.y = __shfl_xor_sync(pair, given.y, 1);
-        got.z = __shfl_xor_sync(pair, given.z, 1);
-        got.w = __shfl_xor_sync(pair, given.w, 1);
+        got.x = __shfl_xor_sync(0xffffffffu, given.x, 1);
+        got.y = __shfl_xor_sync(0xffffffffu, given.y, 1);
+        got.z = __shfl_xor_sync(0xffffffffu, given.z, 1);
+        got.w = __shfl_xor_sync(0xffffffffu, given.w, 1);
+        if (!is_there) continue;
         qem_store_once((uint4 *)(even_sectors + 4 * w), choose(odd, got, a));
         qem_store_once((uint4 *)(even_sectors + (8 << LEVELS) + 4 * w), choose(odd, b, got));
     }
@@ -227,19 +229,22 @@ static __global__ void __launch_bounds__(QEM_CHUNK_THREADS, 2) decode_swapped(sw
     const uint64_t slot = (SIZE == 2 ? piece_of_row : piece_of_row / 2) * QEM_SWAPPED_SLOTS(LEVELS);
     const uint32_t half = SIZE == 2 ? 0 : (uint32_t)piece_of_row % 2;
     const uint32_t shift = (LEVELS == 1 ? (uint32_t)slot % 8 : 0) + (half << (LEVELS - 1));
-    if (t / pieces >= rows_at_once) return; /* what is left over when rows are dealt out */
     const uint64_t top = blockIdx.y * in.rows_of_block;
     const uint64_t end = in.rows - top < in.rows_of_block ? in.rows : top + in.rows_of_block;
-    const uint32_t pair = 3u << (t % 32 & ~1u); /* threads of the warp: pieces are even where they exchange */
     unsigned char *const out = to.out + piece_of_row * (8 << LEVELS);
     const uint16_t *const map = in.map + slot / 8;
+    /* Where threads exchange, those left over when rows are dealt out and those beyond the last row make that one again. */
+    const uint32_t after = t / pieces < rows_at_once ? t / pieces : 0xffffffffu;
 #pragma unroll 1
-    for (uint64_t row = top + t / pieces; row < end; row += rows_at_once) {
+    for (uint64_t before = top; before < end; before += rows_at_once) {
+        const bool is_there = before + after < end;
+        const uint64_t row = LEVELS == 1 || is_there ? before + after : end - 1;
+        if (LEVELS == 1 && !is_there) return;
         uint32_t code[COUNT], x[2 << LEVELS];
         load_codes<COUNT, WIDE>(in.codes, places.bit + row * in.row_bits, places, code);
         look_up<LEVELS, CODES>(table, stride, code, places, x);
         undo_swaps<LEVELS, SIZE>(map + row * in.map_row_words, shift, x);
-        store<LEVELS>(out + row * to.pitch, t % 2, pair, x);
+        store<LEVELS>(out + row * to.pitch, t % 2, is_there, x);
     }
 }
 
