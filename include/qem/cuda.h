@@ -38,8 +38,9 @@ typedef struct qem_device_artifact qem_device_artifact;
 #define QEM_CUDA_ALIGNMENT 256
 
 /*
- * Copies an artifact to GPU `device` (0 .. number of devices - 1): codes, maps and codebooks as stored, scales and means as
- * f32, a shared codebook of decoded values also rounded to f16 and bf16. One block of device memory is allocated by
+ * Copies an artifact to GPU `device` (0 .. number of devices - 1): codes, maps and codebooks as stored (with up to three levels
+ * of swaps, codes and maps of the same size in another order), scales and means as f32, a shared codebook of decoded values
+ * also rounded to f16 and bf16. One block of device memory is allocated by
  * cudaMalloc, the copies are enqueued on `stream`, which must belong to that device and not be capturing, and the call returns
  * when they are done. The kernels that decode it are loaded too, so that the first decoding does not load them.
  * On success *uploaded is owned by the caller, who ends it with qem_device_artifact_destroy; on an error it is NULL.

@@ -41,9 +41,15 @@ void qem_cuda_place(qem_cuda_arena *arena, const qem_artifact *artifact, qem_dev
 /* Row ranges that the same stages decode. */
 uint32_t qem_cuda_segment_count(const qem_artifact *artifact);
 
-/* slabs.cu: cuts a stage with codebooks by group into slabs for outputs of 2 (0) or 4 (1) bytes. list: room for
- * count of them, or NULL: only counts. A count of 0: a group's codebook is too large, or the kernel that works by slabs
- * does not do such a stage. */
+/* slabs.cu: cuts a stage with codebooks by group, or with swaps, into slabs for outputs of 2 (0) or 4 (1) bytes. list: room
+ * for count of them, or NULL: only counts. A count of 0: a group's codebooks are too large, or the kernels that work by
+ * slabs do not do such a stage. */
 qem_cuda_slabs qem_cuda_cut_slabs(const qem_stage *stage, uint64_t cols, int wide, qem_cuda_slab *list);
+
+/* swap_layout.cu: whether codes and map of a stage are laid out as swapped.cuh has it, and that. */
+int qem_cuda_orders_swaps(const qem_artifact *artifact, const qem_layer *layer, const qem_stage *stage);
+const qem_cuda_group *qem_cuda_put_ordered_groups(qem_cuda_arena *arena, const qem_stage *stage);
+const uint32_t *qem_cuda_put_ordered_codes(qem_cuda_arena *arena, const qem_stage *stage);
+const uint32_t *qem_cuda_put_ordered_map(qem_cuda_arena *arena, const qem_stage *stage, uint64_t cols);
 
 #endif

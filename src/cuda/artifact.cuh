@@ -34,7 +34,7 @@ struct qem_cuda_stage {
     const float *book;           /* NULL where book_half is not */
     const uint16_t *book_half;   /* the codebook as stored in f16 */
     const uint32_t *map;
-    const uint64_t *node_bit; /* [2^levels - 1]: where the map of each node of the swaps' tree begins */
+    const uint64_t *node_bit; /* [2^levels - 1]: where the map of each node of the swaps' tree begins; NULL: map_row_bits */
     const float *rotation, *coarse;
     const uint32_t *row_cells;   /* bit stream; NULL where cells <= 1 */
     const uint32_t *cell_rows;   /* rows of the stage by cells, ascending in each; NULL where cells <= 1 */
@@ -43,6 +43,7 @@ struct qem_cuda_stage {
     uint64_t groups, group_stride; /* floats from a group's codebook to the next, for codes of one width; 0: shared */
     uint64_t cell_floats;          /* from a cell's codebooks to the next */
     uint64_t dim_reciprocal;
+    uint64_t map_row_bits; /* not 0: codes and map are laid out for decode_swapped.cu (swapped.cuh) */
     uint32_t dim, code_bits, levels;
     uint32_t cells, cell_bits;
     uint32_t step_count;
@@ -78,15 +79,15 @@ static inline uint64_t qem_cuda_reciprocal(uint64_t divisor)
 
 /* ---- what the host keeps ---- */
 
-/* Groups first .. first + groups - 1 of a stage with codebooks by group, which fit in shared memory together; with a level
- * of swaps they are of the smaller half, and as many of the larger one belong to them. */
+/* Groups first .. first + groups - 1 of a stage whose codebooks fit in shared memory together; with swaps they are of the
+ * first leaf, and as many of each other leaf belong to them. */
 struct qem_cuda_slab {
     uint32_t first, groups;
 };
 
 struct qem_cuda_slabs {
     uint32_t count;
-    uint32_t floats; /* of the codebooks of the largest */
+    uint32_t floats; /* of the codebooks of the largest; 0: they are read where they are */
 };
 
 struct qem_cuda_host_stage {
@@ -95,6 +96,7 @@ struct qem_cuda_host_stage {
     const uint16_t *rounded[2];   /* shared codebooks that are the decoded values: as f16, as bf16; else NULL */
     const qem_cuda_slab *slab[2]; /* for outputs of 2 and of 4 bytes; device; NULL where there are none */
     qem_cuda_slabs slabs[2];
+    int mixed;      /* codes and codebooks are of a width by group */
     int halves;     /* the codebook is stored as f16: that holds it without loss */
     double largest; /* no decoded value of its layer is larger; infinite: unknown */
 };

@@ -138,13 +138,18 @@ cudaError_t qem_cuda_decode_stepped(const qem_cuda_host_stage &stage, uint64_t r
                                     const qem_cuda_chunks &to, const qem_cuda_grid &grid, cudaStream_t stream);
 cudaError_t qem_cuda_load_stepped(void);
 
-/* Codebooks by group, in slabs, with a level of swaps or none. */
+/* Codebooks by group, in slabs. */
 cudaError_t qem_cuda_decode_slabs(const qem_cuda_host_stage &stage, uint64_t row, uint64_t rows, uint32_t dtype,
                                   const qem_cuda_chunks &to, const qem_cuda_grid &grid, cudaStream_t stream);
 cudaError_t qem_cuda_load_slabs(void);
 
+/* Those and shared ones with levels of swaps that are laid out as swapped.cuh has it. */
+cudaError_t qem_cuda_decode_swapped(const qem_cuda_host_stage &stage, uint64_t row, uint64_t rows, uint32_t dtype,
+                                    const qem_cuda_chunks &to, const qem_cuda_grid &grid, cudaStream_t stream);
+cudaError_t qem_cuda_load_swapped(void);
+
 /* fast.cu: which way decodes a segment's rows, and that; *taken = 0: it is none of these, and nothing was enqueued. */
-enum qem_cuda_way { QEM_CUDA_ANY, QEM_CUDA_VECTORS, QEM_CUDA_SCALARS, QEM_CUDA_STEPPED, QEM_CUDA_SLABS };
+enum qem_cuda_way { QEM_CUDA_ANY, QEM_CUDA_VECTORS, QEM_CUDA_SCALARS, QEM_CUDA_STEPPED, QEM_CUDA_SLABS, QEM_CUDA_SWAPPED };
 qem_cuda_way qem_cuda_way_of(const qem_device_artifact *artifact, const qem_cuda_segment &segment,
                              const qem_cuda_rows &rows);
 cudaError_t qem_cuda_decode_fast(const qem_device_artifact *artifact, const qem_cuda_segment &segment,

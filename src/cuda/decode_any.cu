@@ -7,6 +7,7 @@
  * their codes and bits in L1. Nothing is staged, and a 16-bit output is stored two bytes a thread (64 a warp).
  */
 #include "element.cuh"
+#include "swapped.cuh"
 
 /* The column, in the order of the codes, whose value the swaps of row `row` of the stage move to column `col`. */
 static __device__ __forceinline__ uint64_t source_column(const qem_cuda_stage &stage, uint64_t row, uint64_t col,
@@ -18,7 +19,10 @@ static __device__ __forceinline__ uint64_t source_column(const qem_cuda_stage &s
         const uint64_t pairs = width / 2, small = width - pairs, pair = col / 2;
         uint32_t large = 0; /* an odd last column, whose pair would be one too many, goes to the end of the smaller half */
         if (pair < pairs) {
-            const uint64_t bit = __ldg((const unsigned long long *)stage.node_bit + node) + row * pairs + pair;
+            const uint64_t bit =
+                stage.node_bit ? __ldg((const unsigned long long *)stage.node_bit + node) + row * pairs + pair
+                               : row * stage.map_row_bits +
+                                     qem_swapped_bit(stage.levels, level, node + 1 - (1u << level), pair);
             const uint32_t left_is_smaller = __ldg(stage.map + (bit >> 5)) >> (bit & 31) & 1u;
             large = left_is_smaller == ((uint32_t)col & 1u);
         }

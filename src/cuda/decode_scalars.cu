@@ -10,36 +10,33 @@
 
 /* ---- codes of 4 bits ---- */
 
-/* `first`: chunks of the stream before the first one. All threads of a warp stay together: a level lies in one of them. */
-template <qem_dtype TYPE>
+/* `before`: chunks of the stream before the first one. All threads of a warp stay together: a level lies in one of them. */
+template <qem_dtype TYPE, steps_way WAY>
 static __global__ void __launch_bounds__(QEM_CHUNK_THREADS)
-    scalars_of_four(const uint32_t *codes, uint64_t first, const float *levels, uint32_t k, chunk_steps steps,
+    scalars_of_four(const uint32_t *codes, uint64_t before, const float *levels, uint32_t k, chunk_steps steps,
                     qem_cuda_chunks to)
 {
     constexpr int elements = chunk_type<TYPE>::elements;
     const uint32_t lane = threadIdx.x % 16;
     const float level = lane < k ? __ldg(levels + lane) : 0.0f;
     for (uint64_t tile = blockIdx.x; tile * QEM_STEPS_TILE < to.count; tile += gridDim.x) {
-        const qem_cuda_tile at = qem_tile_at(to, tile * QEM_STEPS_TILE);
-        const uint64_t begin = first + tile * QEM_STEPS_TILE + threadIdx.x;
-        uint32_t word[QEM_STEPS_PER_THREAD];
+        const uint64_t first = tile * QEM_STEPS_TILE;
+        make_tile<TYPE, WAY, true>(
+            steps, to, first,
+            [&](size_t local) {
+                const uint64_t chunk = first + local + before;
+                return elements == 8 ? qem_load_once(codes + chunk) : __ldg(codes + chunk / 2) >> (chunk % 2 * 16);
+            },
+            [&](uint32_t, uint32_t word, float(&x)[elements]) {
 #pragma unroll
-        for (int j = 0; j < QEM_STEPS_PER_THREAD; j++) {
-            const uint64_t chunk = begin + j * QEM_CHUNK_THREADS;
-            word[j] = 0;
-            if (threadIdx.x + j * QEM_CHUNK_THREADS >= at.left) continue;
-            word[j] = elements == 8 ? qem_load_once(codes + chunk) : __ldg(codes + chunk / 2) >> (chunk % 2 * 16);
-        }
-        make_tile<TYPE, true>(steps, to, tile * QEM_STEPS_TILE, at, [&](int j, float(&x)[elements]) {
-#pragma unroll
-            for (int e = 0; e < elements; e++) x[e] = __shfl_sync(0xffffffffu, level, (int)(word[j] >> (4 * e)), 16);
-        });
+                for (int e = 0; e < elements; e++) x[e] = __shfl_sync(0xffffffffu, level, (int)(word >> (4 * e)), 16);
+            });
     }
 }
 
 /* ---- codes of other widths ---- */
 
-template <qem_dtype TYPE>
+template <qem_dtype TYPE, steps_way WAY>
 static __global__ void __launch_bounds__(QEM_CHUNK_THREADS)
     scalars_of_bits(qem_cuda_codes from, uint32_t vectors, uint32_t bits, const float *levels, uint32_t k,
                     chunk_steps steps, qem_cuda_chunks to)
@@ -54,13 +51,14 @@ static __global__ void __launch_bounds__(QEM_CHUNK_THREADS)
         __syncthreads();
         for (uint32_t v = threadIdx.x; v < vectors; v += QEM_CHUNK_THREADS) staged[v] = qem_load_codes(from, tile, v);
         __syncthreads();
-        const qem_cuda_tile at = qem_tile_at(to, tile * QEM_STEPS_TILE);
-        make_tile<TYPE, false>(steps, to, tile * QEM_STEPS_TILE, at, [&](int j, float(&x)[elements]) {
-            const uint32_t local = j * QEM_CHUNK_THREADS + threadIdx.x, begin = from.phase + local * elements * bits;
+        make_tile<TYPE, WAY, false>(
+            steps, to, tile * QEM_STEPS_TILE, [](size_t) { return 0u; },
+            [&](uint32_t local, uint32_t, float(&x)[elements]) {
+                const uint32_t begin = from.phase + local * elements * bits;
 #pragma unroll
-            for (int e = 0; e < elements; e++)
-                x[e] = table[qem_staged_code((const uint32_t *)staged, begin + (uint32_t)e * bits, mask)];
-        });
+                for (int e = 0; e < elements; e++)
+                    x[e] = table[qem_staged_code((const uint32_t *)staged, begin + (uint32_t)e * bits, mask)];
+            });
     }
 }
 
@@ -73,26 +71,50 @@ int qem_cuda_takes_scalars(const qem_cuda_host_stage &stage, uint32_t elements)
     return takes_steps(d, elements);
 }
 
+/* A launch, but for the instance. */
+struct scalars_job {
+    const qem_cuda_host_stage &stage;
+    uint64_t row; /* of the stage */
+    const chunk_steps &steps;
+    const qem_cuda_chunks &to;
+    dim3 grid;
+    cudaStream_t stream;
+};
+
+template <qem_dtype TYPE, steps_way WAY> static cudaError_t launch_four(const scalars_job &job)
+{
+    const qem_cuda_stage &d = job.stage.on_device;
+    return QEM_LAUNCH((scalars_of_four<TYPE, WAY>), job.grid, dim3(QEM_CHUNK_THREADS), 0, job.stream, d.codes,
+                      job.row * job.to.per_row, d.book, (uint32_t)job.stage.k, job.steps, job.to);
+}
+
+template <qem_dtype TYPE, steps_way WAY> static cudaError_t launch_bits(const scalars_job &job)
+{
+    const qem_cuda_stage &d = job.stage.on_device;
+    const uint32_t tile_bits = QEM_STEPS_TILE * chunk_type<TYPE>::elements * d.code_bits;
+    const qem_cuda_codes from = qem_cuda_codes_from(d, job.row, tile_bits);
+    /* the last code may be read with the word after it */
+    const uint32_t vectors = (from.phase + tile_bits + 32 + 127) / 128;
+    return QEM_LAUNCH((scalars_of_bits<TYPE, WAY>), job.grid, dim3(QEM_CHUNK_THREADS), 256 * sizeof(float) + vectors * 16,
+                      job.stream, from, vectors, d.code_bits, d.book, (uint32_t)job.stage.k, job.steps, job.to);
+}
+
 template <qem_dtype TYPE>
 static cudaError_t launch(const qem_cuda_host_stage &stage, uint64_t row, const qem_cuda_chunks &to,
                           const qem_cuda_grid &grid, cudaStream_t stream)
 {
-    constexpr uint32_t elements = chunk_type<TYPE>::elements;
-    const qem_cuda_stage &d = stage.on_device;
-    const chunk_steps steps = steps_of(d, row, elements, to.per_row);
-    const uint64_t stage_row = row - d.row_begin;
-    if (d.code_bits == 4) {
-        const uint32_t blocks = qem_cuda_persistent(grid, (to.count - 1) / QEM_STEPS_TILE + 1);
-        return QEM_LAUNCH(scalars_of_four<TYPE>, dim3(blocks), dim3(QEM_CHUNK_THREADS), 0, stream, d.codes,
-                          stage_row * to.per_row, d.book, (uint32_t)stage.k, steps, to);
-    }
-    const uint32_t tile_bits = QEM_STEPS_TILE * elements * d.code_bits;
-    const qem_cuda_codes from = qem_cuda_codes_from(d, stage_row, tile_bits);
-    const uint32_t vectors =
-        (from.phase + tile_bits + 32 + 127) / 128; /* the last code may be read with the word after it */
+    const chunk_steps steps = steps_of(stage.on_device, row, chunk_type<TYPE>::elements, to.per_row);
     const uint32_t blocks = qem_cuda_persistent(grid, (to.count - 1) / QEM_STEPS_TILE + 1);
-    return QEM_LAUNCH(scalars_of_bits<TYPE>, dim3(blocks), dim3(QEM_CHUNK_THREADS), 256 * sizeof(float) + vectors * 16,
-                      stream, from, vectors, d.code_bits, d.book, (uint32_t)stage.k, steps, to);
+    const scalars_job job = { stage, row - stage.on_device.row_begin, steps, to, dim3(blocks), stream };
+    const int four = stage.on_device.code_bits == 4;
+    switch (way_of(steps, to)) {
+    case STEPS_SCALE: return four ? launch_four<TYPE, STEPS_SCALE>(job) : launch_bits<TYPE, STEPS_SCALE>(job);
+    case STEPS_BOTH: return four ? launch_four<TYPE, STEPS_BOTH>(job) : launch_bits<TYPE, STEPS_BOTH>(job);
+    case STEPS_NONE: /* codes of other widths without steps are vectors */
+        if (four) return launch_four<TYPE, STEPS_NONE>(job);
+        return launch_bits<TYPE, STEPS_ANY>(job);
+    default: return four ? launch_four<TYPE, STEPS_ANY>(job) : launch_bits<TYPE, STEPS_ANY>(job);
+    }
 }
 
 cudaError_t qem_cuda_decode_scalars(const qem_cuda_host_stage &stage, uint64_t row, uint32_t dtype,
@@ -103,12 +125,13 @@ cudaError_t qem_cuda_decode_scalars(const qem_cuda_host_stage &stage, uint64_t r
     return launch<QEM_DTYPE_BF16>(stage, row, to, grid, stream);
 }
 
-cudaError_t qem_cuda_load_scalars(void)
+template <qem_dtype TYPE> static cudaError_t load(void)
 {
     const void *const kernels[] = {
-        QEM_KERNEL(scalars_of_four<QEM_DTYPE_F32>),  QEM_KERNEL(scalars_of_four<QEM_DTYPE_F16>),
-        QEM_KERNEL(scalars_of_four<QEM_DTYPE_BF16>), QEM_KERNEL(scalars_of_bits<QEM_DTYPE_F32>),
-        QEM_KERNEL(scalars_of_bits<QEM_DTYPE_F16>),  QEM_KERNEL(scalars_of_bits<QEM_DTYPE_BF16>),
+        QEM_KERNEL(scalars_of_four<TYPE, STEPS_NONE>), QEM_KERNEL(scalars_of_four<TYPE, STEPS_SCALE>),
+        QEM_KERNEL(scalars_of_four<TYPE, STEPS_BOTH>), QEM_KERNEL(scalars_of_four<TYPE, STEPS_ANY>),
+        QEM_KERNEL(scalars_of_bits<TYPE, STEPS_SCALE>), QEM_KERNEL(scalars_of_bits<TYPE, STEPS_BOTH>),
+        QEM_KERNEL(scalars_of_bits<TYPE, STEPS_ANY>),
     };
     cudaFuncAttributes attributes;
     for (const void *kernel : kernels) {
@@ -116,4 +139,11 @@ cudaError_t qem_cuda_load_scalars(void)
         if (error != cudaSuccess) return error;
     }
     return cudaSuccess;
+}
+
+cudaError_t qem_cuda_load_scalars(void)
+{
+    cudaError_t error = load<QEM_DTYPE_F32>();
+    if (error == cudaSuccess) error = load<QEM_DTYPE_F16>();
+    return error == cudaSuccess ? load<QEM_DTYPE_BF16>() : error;
 }

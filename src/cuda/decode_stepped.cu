@@ -29,7 +29,7 @@ template <int COUNT> __device__ __forceinline__ void load_floats(const float *fr
     }
 }
 
-template <qem_dtype TYPE, int CODES>
+template <qem_dtype TYPE, int CODES, steps_way WAY>
 static __global__ void __launch_bounds__(QEM_CHUNK_THREADS)
     stepped(qem_cuda_codes from, entries in, chunk_steps steps, qem_cuda_chunks to)
 {
@@ -39,16 +39,17 @@ static __global__ void __launch_bounds__(QEM_CHUNK_THREADS)
         __syncthreads();
         for (uint32_t v = threadIdx.x; v < in.vectors; v += QEM_CHUNK_THREADS) staged[v] = qem_load_codes(from, tile, v);
         __syncthreads();
-        const qem_cuda_tile at = qem_tile_at(to, tile * QEM_STEPS_TILE);
-        make_tile<TYPE, false>(steps, to, tile * QEM_STEPS_TILE, at, [&](int j, float(&x)[elements]) {
-            const uint32_t local = j * QEM_CHUNK_THREADS + threadIdx.x, part = local & ((1u << in.parts_shift) - 1u);
-            const uint32_t begin = from.phase + (local >> in.parts_shift) * CODES * in.bits;
+        make_tile<TYPE, WAY, false>(
+            steps, to, tile * QEM_STEPS_TILE, [](size_t) { return 0u; },
+            [&](uint32_t local, uint32_t, float(&x)[elements]) {
+                const uint32_t part = local & ((1u << in.parts_shift) - 1u);
+                const uint32_t begin = from.phase + (local >> in.parts_shift) * CODES * in.bits;
 #pragma unroll
-            for (int i = 0; i < CODES; i++) {
-                const uint32_t code = qem_staged_code((const uint32_t *)staged, begin + (uint32_t)i * in.bits, in.mask);
-                load_floats<count>(in.book + (size_t)code * in.dim + part * elements, x + i * count);
-            }
-        });
+                for (int i = 0; i < CODES; i++) {
+                    const uint32_t code = qem_staged_code((const uint32_t *)staged, begin + (uint32_t)i * in.bits, in.mask);
+                    load_floats<count>(in.book + (size_t)code * in.dim + part * elements, x + i * count);
+                }
+            });
     }
 }
 
@@ -71,8 +72,11 @@ static cudaError_t launch(const qem_cuda_host_stage &stage, uint64_t row, uint32
     const entries in = { d.book,      d.code_bits, (1u << d.code_bits) - 1u,
                          parts_shift, d.dim,       (from.phase + tile_bits + 32 + 127) / 128 };
     const uint32_t blocks = qem_cuda_persistent(grid, (to.count - 1) / QEM_STEPS_TILE + 1);
-    return QEM_LAUNCH((stepped<TYPE, CODES>), dim3(blocks), dim3(QEM_CHUNK_THREADS), in.vectors * 16, stream, from, in,
-                      steps_of(d, row, chunk_type<TYPE>::elements, to.per_row), to);
+    const chunk_steps steps = steps_of(d, row, chunk_type<TYPE>::elements, to.per_row);
+    void (*kernel)(qem_cuda_codes, entries, chunk_steps, qem_cuda_chunks) = stepped<TYPE, CODES, STEPS_ANY>;
+    if (way_of(steps, to) == STEPS_SCALE) kernel = stepped<TYPE, CODES, STEPS_SCALE>;
+    if (way_of(steps, to) == STEPS_BOTH) kernel = stepped<TYPE, CODES, STEPS_BOTH>;
+    return QEM_LAUNCH(kernel, dim3(blocks), dim3(QEM_CHUNK_THREADS), in.vectors * 16, stream, from, in, steps, to);
 }
 
 template <qem_dtype TYPE>
@@ -95,17 +99,28 @@ cudaError_t qem_cuda_decode_stepped(const qem_cuda_host_stage &stage, uint64_t r
     return launch_codes<QEM_DTYPE_BF16>(stage, row, to, grid, stream);
 }
 
-cudaError_t qem_cuda_load_stepped(void)
+template <qem_dtype TYPE, int CODES> static cudaError_t load(void)
 {
     const void *const kernels[] = {
-        QEM_KERNEL(stepped<QEM_DTYPE_F32, 1>),  QEM_KERNEL(stepped<QEM_DTYPE_F32, 2>),
-        QEM_KERNEL(stepped<QEM_DTYPE_F16, 1>),  QEM_KERNEL(stepped<QEM_DTYPE_F16, 2>),
-        QEM_KERNEL(stepped<QEM_DTYPE_F16, 4>),  QEM_KERNEL(stepped<QEM_DTYPE_BF16, 1>),
-        QEM_KERNEL(stepped<QEM_DTYPE_BF16, 2>), QEM_KERNEL(stepped<QEM_DTYPE_BF16, 4>),
+        QEM_KERNEL(stepped<TYPE, CODES, STEPS_SCALE>),
+        QEM_KERNEL(stepped<TYPE, CODES, STEPS_BOTH>),
+        QEM_KERNEL(stepped<TYPE, CODES, STEPS_ANY>),
     };
     cudaFuncAttributes attributes;
     for (const void *kernel : kernels) {
         const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
+        if (error != cudaSuccess) return error;
+    }
+    return cudaSuccess;
+}
+
+cudaError_t qem_cuda_load_stepped(void)
+{
+    cudaError_t (*const loads[])(void) = { load<QEM_DTYPE_F32, 1>,  load<QEM_DTYPE_F32, 2>,  load<QEM_DTYPE_F16, 1>,
+                                           load<QEM_DTYPE_F16, 2>,  load<QEM_DTYPE_F16, 4>,  load<QEM_DTYPE_BF16, 1>,
+                                           load<QEM_DTYPE_BF16, 2>, load<QEM_DTYPE_BF16, 4> };
+    for (cudaError_t (*of_type)(void) : loads) {
+        const cudaError_t error = of_type();
         if (error != cudaSuccess) return error;
     }
     return cudaSuccess;

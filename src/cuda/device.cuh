@@ -17,9 +17,6 @@
 
 #include <cuda_runtime.h>
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #ifdef QEM_HOST_RUNNER
 #include "cuda_host/device_host.h"
 #else
@@ -51,6 +48,55 @@ __device__ __forceinline__ uint32_t qem_prmt(uint32_t a, uint32_t b, uint32_t se
     return result;
 }
 
+/* The hardware's conversions, which make every NaN one; pairs have the first element in the lower half. Written out because
+ * cuda_fp16.h and cuda_bf16.h take nvcc about as long as the rest of a file. */
+__device__ __forceinline__ uint16_t qem_cvt_f16(float x)
+{
+    uint16_t bits;
+    asm("{ cvt.rn.f16.f32 %0, %1; }" : "=h"(bits) : "f"(x));
+    return bits;
+}
+
+__device__ __forceinline__ float qem_cvt_f32(uint16_t bits)
+{
+    float x;
+    asm("{ cvt.f32.f16 %0, %1; }" : "=f"(x) : "h"(bits));
+    return x;
+}
+
+__device__ __forceinline__ uint32_t qem_cvt_f16x2(float low, float high)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+    return (uint32_t)qem_cvt_f16(high) << 16 | qem_cvt_f16(low);
+#else
+    uint32_t bits;
+    asm("{ cvt.rn.f16x2.f32 %0, %1, %2; }" : "=r"(bits) : "f"(high), "f"(low));
+    return bits;
+#endif
+}
+
+__device__ __forceinline__ uint32_t qem_cvt_bf16x2(float low, float high)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+    const uint32_t l = __float_as_uint(low), h = __float_as_uint(high);
+    const uint32_t lower = (l & 0x7fffffffu) > 0x7f800000u ? 0x7fffffffu : l + 0x7fffu + (l >> 16 & 1u);
+    const uint32_t upper = (h & 0x7fffffffu) > 0x7f800000u ? 0x7fffffffu : h + 0x7fffu + (h >> 16 & 1u);
+    return qem_prmt(lower, upper, 0x7632u);
+#else
+    uint32_t bits;
+    asm("{ cvt.rn.bf16x2.f32 %0, %1, %2; }" : "=r"(bits) : "f"(high), "f"(low));
+    return bits;
+#endif
+}
+
+/* mask ? a : b, bit by bit. */
+__device__ __forceinline__ uint32_t qem_select(uint32_t mask, uint32_t a, uint32_t b)
+{
+    uint32_t result;
+    asm("lop3.b32 %0, %1, %2, %3, 0xca;" : "=r"(result) : "r"(mask), "r"(a), "r"(b));
+    return result;
+}
+
 /* Loads of what is read once and that no thread of the launch writes: past L1, so that tables stay there. */
 __device__ __forceinline__ uint32_t qem_load_once(const uint32_t *from)
 {
@@ -78,6 +124,12 @@ __device__ __forceinline__ uint4 qem_load_once(const uint4 *from)
 #endif
 
 #define QEM_LAUNCH(...) qem_launch(__VA_ARGS__)
+/* Functions that kernels and the host's code share. */
+#ifdef __CUDACC__
+#define QEM_BOTH_SIDES static __host__ __device__ __forceinline__
+#else
+#define QEM_BOTH_SIDES static inline
+#endif
 #define QEM_KERNEL(...) reinterpret_cast<const void *>(__VA_ARGS__)
 
 /* Stores of what this launch does not read again. */
@@ -90,14 +142,14 @@ __device__ __forceinline__ uint16_t qem_f16_bits(float value)
 {
     const uint32_t u = __float_as_uint(value);
     if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(((u >> 16) & 0x8000u) | 0x7e00u | ((u >> 13) & 0x3ffu));
-    return __half_as_ushort(__float2half_rn(value));
+    return qem_cvt_f16(value);
 }
 
 __device__ __forceinline__ float qem_f16_value(uint16_t bits)
 {
     const uint32_t u = bits;
     if ((u & 0x7fffu) > 0x7c00u) return __uint_as_float(((u & 0x8000u) << 16) | 0x7fc00000u | ((u & 0x3ffu) << 13));
-    return __half2float(__ushort_as_half(bits));
+    return qem_cvt_f32(bits);
 }
 
 __device__ __forceinline__ uint16_t qem_bf16_bits(float value)

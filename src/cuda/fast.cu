@@ -35,8 +35,8 @@ qem_cuda_way qem_cuda_way_of(const qem_device_artifact *artifact, const qem_cuda
     qem_cuda_chunks to;
     if (artifact->layer_count > 1 || d.cells || may_overflow(stage.largest, rows.dtype)) return QEM_CUDA_ANY;
     if (!make_chunks(rows, &to)) return QEM_CUDA_ANY;
+    if (d.levels) return stage.slabs[wide].count ? QEM_CUDA_SWAPPED : QEM_CUDA_ANY;
     if (d.group_stride || d.group) return stage.slabs[wide].count ? QEM_CUDA_SLABS : QEM_CUDA_ANY;
-    if (d.levels) return QEM_CUDA_ANY;
     /* four-bit levels are looked up in registers, also where nothing follows */
     if ((d.code_bits == 4 || d.step_count) && qem_cuda_takes_scalars(stage, wide ? 4 : 8)) return QEM_CUDA_SCALARS;
     if (rows.cols % d.dim) return QEM_CUDA_ANY; /* a tail would shift the codes of the rows after it */
@@ -54,6 +54,8 @@ cudaError_t qem_cuda_decode_fast(const qem_device_artifact *artifact, const qem_
     *taken = way != QEM_CUDA_ANY;
     if (!*taken || !make_chunks(rows, &to)) return cudaSuccess;
     if (way == QEM_CUDA_SLABS) return qem_cuda_decode_slabs(stage, rows.row_begin, rows.rows, rows.dtype, to, grid, stream);
+    if (way == QEM_CUDA_SWAPPED)
+        return qem_cuda_decode_swapped(stage, rows.row_begin, rows.rows, rows.dtype, to, grid, stream);
     if (way == QEM_CUDA_SCALARS) return qem_cuda_decode_scalars(stage, rows.row_begin, rows.dtype, to, grid, stream);
     if (way == QEM_CUDA_STEPPED) return qem_cuda_decode_stepped(stage, rows.row_begin, rows.dtype, to, grid, stream);
     return qem_cuda_decode_vectors(stage, rows.row_begin, rows.dtype, to, grid, stream);

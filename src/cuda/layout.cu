@@ -1,5 +1,6 @@
 /* What lies in the arena of a device artifact: parts as they are stored, and the tables that kernels read beside them. */
 #include "arena.cuh"
+#include "swapped.cuh"
 
 #include <math.h>
 
@@ -70,7 +71,8 @@ static void place_codebook(qem_cuda_arena *arena, const qem_artifact *artifact, 
 static void place_slabs(qem_cuda_arena *arena, const qem_artifact *artifact, const qem_layer *layer, const qem_stage *stage,
                         qem_cuda_host_stage *to)
 {
-    if (artifact->layer_count > 1 || layer->affine_count) return;
+    if (artifact->layer_count > 1 || layer->affine_count || stage->cells) return;
+    if (stage->kind != QEM_CODEBOOK_PER_GROUP && stage->levels == 0) return;
     for (int wide = 0; wide < 2; wide++) {
         const qem_cuda_slabs slabs = qem_cuda_cut_slabs(stage, artifact->cols, wide, nullptr);
         if (slabs.count == 0) continue;
@@ -150,8 +152,10 @@ static double bound_of(const qem_layer *layer, const qem_stage *stage, uint64_t 
 static void place_stage(qem_cuda_arena *arena, const qem_artifact *artifact, const qem_layer *layer, const qem_stage *stage,
                         qem_cuda_host_stage *to)
 {
+    const int ordered = qem_cuda_orders_swaps(artifact, layer, stage);
     qem_cuda_stage *d = &to->on_device;
     to->k = stage->k;
+    to->mixed = stage->group_bits != NULL;
     to->halves = stage->codebook_dtype == QEM_DTYPE_F16;
     d->row_begin = stage->row_begin;
     d->row_end = stage->row_end;
@@ -163,11 +167,16 @@ static void place_stage(qem_cuda_arena *arena, const qem_artifact *artifact, con
     d->levels = stage->levels;
     d->cells = stage->cells;
     d->cell_bits = qem_code_bits(stage->cells ? stage->cells : 1);
-    d->codes = put_stream(arena, stage->codes, stage->codes_bytes);
-    d->group = put_groups(arena, stage, artifact->cols);
+    d->codes = ordered ? qem_cuda_put_ordered_codes(arena, stage) : put_stream(arena, stage->codes, stage->codes_bytes);
+    d->group = ordered ? qem_cuda_put_ordered_groups(arena, stage) : put_groups(arena, stage, artifact->cols);
     place_codebook(arena, artifact, layer, stage, to);
-    if (stage->kind == QEM_CODEBOOK_PER_GROUP && !stage->cells) place_slabs(arena, artifact, layer, stage, to);
-    place_swaps(arena, artifact->cols, stage, d);
+    place_slabs(arena, artifact, layer, stage, to);
+    if (ordered) {
+        d->map_row_bits = qem_swapped_row_bits(artifact->cols, stage->levels);
+        d->map = qem_cuda_put_ordered_map(arena, stage, artifact->cols);
+    } else {
+        place_swaps(arena, artifact->cols, stage, d);
+    }
     place_rotation(arena, artifact->cols, stage, d);
     if (arena->context) to->largest = bound_of(layer, stage, artifact->cols);
 }

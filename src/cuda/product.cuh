@@ -58,8 +58,7 @@ struct qem_cuda_product {
 /* The halves of a word; which NaN a NaN becomes does not matter in a product. */
 __device__ __forceinline__ float2 qem_two_halves(uint32_t word)
 {
-    return make_float2(__half2float(__ushort_as_half((unsigned short)word)),
-                       __half2float(__ushort_as_half((unsigned short)(word >> 16))));
+    return make_float2(qem_cvt_f32((uint16_t)word), qem_cvt_f32((uint16_t)(word >> 16)));
 }
 
 __device__ __forceinline__ float qem_element(const void *from, uint32_t dtype, uint64_t at)

@@ -7,8 +7,6 @@
 
 #include "chunks.cuh"
 
-#include <string.h>
-
 #define QEM_STEPS_PER_THREAD 4
 #define QEM_STEPS_TILE (QEM_STEPS_PER_THREAD * QEM_CHUNK_THREADS)
 
@@ -25,6 +23,7 @@ struct chunk_steps {
     uint32_t flat, flat_shift; /* rows are whole units of 1 << flat_shift chunks: chunks are counted on from row to row */
     uint64_t flat_first;       /* chunks before the launch's first row */
     uint32_t has_columns;
+    uint64_t flat_bytes[QEM_STEPS_PER_THREAD]; /* from the flat unit of a thread's first chunk to that of its j-th one */
     const float4 *column_scale, *column_mean;
 };
 
@@ -38,18 +37,12 @@ template <qem_dtype TYPE> __device__ __forceinline__ uint32_t pair_of(float low,
 
 template <> __device__ __forceinline__ uint32_t pair_of<QEM_DTYPE_F16>(float low, float high)
 {
-    const __half2 pair = __floats2half2_rn(low, high);
-    uint32_t bits;
-    memcpy(&bits, &pair, sizeof bits);
-    return bits;
+    return qem_cvt_f16x2(low, high);
 }
 
 template <> __device__ __forceinline__ uint32_t pair_of<QEM_DTYPE_BF16>(float low, float high)
 {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    uint32_t bits;
-    memcpy(&bits, &pair, sizeof bits);
-    return bits;
+    return qem_cvt_bf16x2(low, high);
 }
 
 template <> __device__ __forceinline__ uint32_t pair_of<QEM_DTYPE_F32>(float low, float)
@@ -96,35 +89,77 @@ __device__ __forceinline__ void apply_columns(const chunk_steps &steps, uint32_t
     }
 }
 
-template <int ELEMENTS>
-__device__ __forceinline__ void apply_flat(const chunk_steps &steps, uint64_t unit, uint32_t local, float (&x)[ELEMENTS])
+/* ---- a tile ---- */
+
+/* How the steps of a launch are applied: where chunks are counted on from row to row and units are flat, without a look at
+ * rows and columns. */
+enum steps_way { STEPS_NONE, STEPS_SCALE, STEPS_BOTH, STEPS_ANY };
+
+template <steps_way WAY, int ELEMENTS>
+__device__ __forceinline__ void apply_flat(const char *scales, const char *means, uint64_t bytes, float (&x)[ELEMENTS])
 {
-    unit += local >> steps.flat_shift;
-    const float scale = steps.scale ? __ldg(steps.scale + unit) : 1.0f, mean = steps.mean ? __ldg(steps.mean + unit) : 0.0f;
+    if (WAY == STEPS_NONE) return;
+    const float scale = __ldg((const float *)(scales + bytes)),
+                mean = WAY == STEPS_BOTH ? __ldg((const float *)(means + bytes)) : 0.0f;
 #pragma unroll
     for (int e = 0; e < ELEMENTS; e++) x[e] = fmaf(x[e], scale, mean);
 }
 
-/* ---- a tile ---- */
-
-/* look(j, x) gives what the thread's j-th chunk is looked up to. STEPS, of tiles that are whole and contiguous: 0 none, 1
- * flat ones; else 2. TOGETHER: all threads look, also those whose chunk is beyond the last one. */
-template <qem_dtype TYPE, int STEPS, bool TOGETHER, typename Look>
-__device__ __forceinline__ void make_chunks(const chunk_steps &steps, const qem_cuda_chunks &to, const qem_cuda_tile &tile,
-                                            uint64_t unit, Look look)
+/* A tile whose chunks follow each other. fetch(local) is what is read for chunk `local`, look(local, fetched, x) what that
+ * is looked up to. TOGETHER: all threads look, also those whose chunk is beyond the last one; fetched is 0 then. */
+template <qem_dtype TYPE, steps_way WAY, bool TOGETHER, typename Fetch, typename Look>
+__device__ __forceinline__ void make_flat_tile(const chunk_steps &steps, const qem_cuda_chunks &to, uint64_t first,
+                                               Fetch fetch, Look look)
 {
-    uint4 *const out = (uint4 *)tile.out + threadIdx.x;
+    /* units are powers of two: that of chunk t + 256 j is so many after that of t as 256 j are units, as t is below 256 */
+    const uint64_t unit = (first + threadIdx.x + steps.flat_first) >> steps.flat_shift;
+    const char *const scales = (const char *)(steps.scale + (WAY == STEPS_NONE ? 0 : unit)),
+               *const means = (const char *)(steps.mean + (WAY == STEPS_BOTH ? unit : 0));
+    uint4 *const out = (uint4 *)to.out + (first + threadIdx.x);
+    float x[chunk_type<TYPE>::elements];
+    if (to.count - first >= QEM_STEPS_TILE) {
+        uint32_t fetched[QEM_STEPS_PER_THREAD];
+#pragma unroll
+        for (int j = 0; j < QEM_STEPS_PER_THREAD; j++) fetched[j] = fetch(threadIdx.x + (size_t)j * QEM_CHUNK_THREADS);
+#pragma unroll
+        for (int j = 0; j < QEM_STEPS_PER_THREAD; j++) {
+            look(threadIdx.x + j * QEM_CHUNK_THREADS, fetched[j], x);
+            apply_flat<WAY>(scales, means, steps.flat_bytes[j], x);
+            qem_store_once(out + j * QEM_CHUNK_THREADS, round_chunk<TYPE>(x));
+        }
+        return;
+    }
+    const uint32_t left = (uint32_t)(to.count - first);
+#pragma unroll 1
+    for (uint32_t before = 0; before < left; before += QEM_CHUNK_THREADS) {
+        const uint32_t local = before + threadIdx.x;
+        if (!TOGETHER && local >= left) return;
+        look(local, local < left ? fetch(local) : 0, x);
+        if (local >= left) continue;
+        apply_flat<WAY>(scales, means, ((uint64_t)before >> steps.flat_shift) * sizeof(float), x);
+        qem_store_once(out + before, round_chunk<TYPE>(x));
+    }
+}
+
+/* Any other tile. */
+template <qem_dtype TYPE, bool TOGETHER, typename Fetch, typename Look>
+__device__ __forceinline__ void make_any_tile(const chunk_steps &steps, const qem_cuda_chunks &to, uint64_t first,
+                                              Fetch fetch, Look look)
+{
+    const qem_cuda_tile tile = qem_tile_at(to, first);
+    const uint64_t unit = (steps.row + tile.row) * steps.units_per_row;
+    uint32_t fetched[QEM_STEPS_PER_THREAD];
+#pragma unroll
+    for (int j = 0; j < QEM_STEPS_PER_THREAD; j++) {
+        const uint32_t local = threadIdx.x + j * QEM_CHUNK_THREADS;
+        fetched[j] = local < tile.left ? fetch(local) : 0;
+    }
 #pragma unroll
     for (int j = 0; j < QEM_STEPS_PER_THREAD; j++) {
         const uint32_t local = threadIdx.x + j * QEM_CHUNK_THREADS;
         float x[chunk_type<TYPE>::elements];
-        if (STEPS == 2 && !TOGETHER && local >= tile.left) return;
-        look(j, x);
-        if (STEPS == 1) apply_flat(steps, unit, local, x);
-        if (STEPS < 2) {
-            qem_store_once(out + j * QEM_CHUNK_THREADS, round_chunk<TYPE>(x));
-            continue;
-        }
+        if (!TOGETHER && local >= tile.left) return;
+        look(local, fetched[j], x);
         if (local >= tile.left) continue;
         const uint2 place = qem_chunk_place(to, tile, local);
         if (steps.has_first) apply_first(steps, unit, place, x);
@@ -133,18 +168,14 @@ __device__ __forceinline__ void make_chunks(const chunk_steps &steps, const qem_
     }
 }
 
-template <qem_dtype TYPE, bool TOGETHER, typename Look>
+template <qem_dtype TYPE, steps_way WAY, bool TOGETHER, typename Fetch, typename Look>
 __device__ __forceinline__ void make_tile(const chunk_steps &steps, const qem_cuda_chunks &to, uint64_t first,
-                                          const qem_cuda_tile &tile, Look look)
+                                          Fetch fetch, Look look)
 {
-    const bool whole = to.contiguous && tile.left >= QEM_STEPS_TILE && !steps.has_columns;
-    if (whole && !steps.has_first)
-        make_chunks<TYPE, 0, TOGETHER>(steps, to, tile, 0, look);
-    else if (whole && steps.flat)
-        make_chunks<TYPE, 1, TOGETHER>(steps, to, tile,
-                                       steps.units_per_row ? (steps.flat_first + first) >> steps.flat_shift : 0, look);
+    if (WAY == STEPS_ANY)
+        make_any_tile<TYPE, TOGETHER>(steps, to, first, fetch, look);
     else
-        make_chunks<TYPE, 2, TOGETHER>(steps, to, tile, (steps.row + tile.row) * steps.units_per_row, look);
+        make_flat_tile<TYPE, WAY == STEPS_ANY ? STEPS_NONE : WAY, TOGETHER>(steps, to, first, fetch, look);
 }
 
 /* ---- of a stage (host) ---- */
@@ -174,6 +205,8 @@ static inline void set_flat(chunk_steps *steps, uint64_t chunks, uint32_t per_ro
     steps->flat = 1;
     steps->flat_first = row * per_row;
     while ((uint64_t)1 << steps->flat_shift < chunks) steps->flat_shift++;
+    for (uint64_t j = 0; j < QEM_STEPS_PER_THREAD; j++)
+        steps->flat_bytes[j] = (j * QEM_CHUNK_THREADS >> steps->flat_shift) * sizeof(float);
 }
 
 static inline chunk_steps steps_of(const qem_cuda_stage &stage, uint64_t row, uint32_t elements, uint32_t per_row)
@@ -191,9 +224,9 @@ static inline chunk_steps steps_of(const qem_cuda_stage &stage, uint64_t row, ui
             steps.units_per_row = 1;
             set_flat(&steps, per_row, per_row, row);
         }
-        if (first->axis == QEM_AXIS_TENSOR) { /* unit 0: no chunk of a tile has so many bits */
+        if (first->axis == QEM_AXIS_TENSOR) { /* unit 0: the number of no chunk has so many bits */
             steps.flat = 1;
-            steps.flat_shift = 31;
+            steps.flat_shift = 63;
         }
         if (first->axis == QEM_AXIS_BLOCK) {
             const uint32_t chunks = first->block / elements;
@@ -210,6 +243,15 @@ static inline chunk_steps steps_of(const qem_cuda_stage &stage, uint64_t row, ui
         steps.column_mean = (const float4 *)columns->mean;
     }
     return steps;
+}
+
+/* How a launch applies them. */
+static inline steps_way way_of(const chunk_steps &steps, const qem_cuda_chunks &to)
+{
+    if (!to.contiguous || steps.has_columns) return STEPS_ANY;
+    if (!steps.has_first) return STEPS_NONE;
+    if (!steps.flat || !steps.scale) return STEPS_ANY;
+    return steps.mean ? STEPS_BOTH : STEPS_SCALE;
 }
 
 #endif

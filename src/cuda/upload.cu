@@ -75,9 +75,9 @@ static qem_status load_kernels(qem_context *context)
 {
     cudaError_t (*const loads[])(void) = { qem_cuda_load_any,     qem_cuda_load_rotate,  qem_cuda_load_outliers,
                                            qem_cuda_load_vectors, qem_cuda_load_scalars, qem_cuda_load_stepped,
-                                           qem_cuda_load_slabs,   qem_cuda_load_scalar_products,
-                                           qem_cuda_load_vector_products, qem_cuda_load_group_products,
-                                           qem_cuda_load_float_products };
+                                           qem_cuda_load_slabs,   qem_cuda_load_swapped,
+                                           qem_cuda_load_scalar_products, qem_cuda_load_vector_products,
+                                           qem_cuda_load_group_products, qem_cuda_load_float_products };
     for (uint32_t i = 0; i < sizeof loads / sizeof *loads; i++)
         QEM_CUDA_TRY(context, loads[i](), "loading the GPU's kernels");
     return QEM_OK;

@@ -76,6 +76,12 @@ TEST(CudaFast, MoreTilesThanBlocks)
             Layers layers(97, 1032, dim + k);
             layers.add_layer(spec_of(QEM_CODEBOOK_SHARED, dim, k), {});
             ASSERT_NO_FATAL_FAILURE(check(layers, k == 16 && dim == 1 ? QEM_CUDA_SCALARS : QEM_CUDA_VECTORS));
+            for (uint64_t block : { 8, 344 }) {
+                Layers stepped(97, 1032, dim + k);
+                stepped.add_layer(spec_of(QEM_CODEBOOK_SHARED, dim, k), { { QEM_AXIS_BLOCK, block } });
+                const qem_cuda_way scalars = k < 257 ? QEM_CUDA_SCALARS : QEM_CUDA_ANY;
+                ASSERT_NO_FATAL_FAILURE(check(stepped, dim > 1 ? QEM_CUDA_STEPPED : scalars));
+            }
         }
     qem_runner::reset();
 }
@@ -151,6 +157,27 @@ TEST(CudaFast, VectorsWithSteps)
             }
 }
 
+// Tiles that are whole and a last one that is not; units smaller than what a thread skips, larger, larger than a tile.
+TEST(CudaFast, StepsOfWholeTiles)
+{
+    for (uint64_t unit : { 8, 32, 256, 4096, 8192, 16384, 0, 1, 24 })
+        for (int variant = 0; variant < 6; variant++) {
+            const bool scale = variant % 3 != 2, mean = variant % 3 != 1;
+            SCOPED_TRACE("unit " + std::to_string(unit) + ", variant " + std::to_string(variant));
+            AffineSpec step = { QEM_AXIS_BLOCK, unit, scale, mean };
+            if (unit < 2) step = { unit ? QEM_AXIS_ROW : QEM_AXIS_TENSOR, 0, scale, mean };
+            Layers layers(4, unit == 24 ? 12312 : 16384, unit + variant);
+            layers.add_layer(variant < 3 ? spec_of(QEM_CODEBOOK_SHARED, 1, unit == 32 ? 7 : 16)
+                                         : spec_of(QEM_CODEBOOK_SHARED, unit == 8 ? 2 : unit == 256 ? 8 : 4, 200),
+                             { step });
+            ASSERT_NO_FATAL_FAILURE(check(layers, variant < 3 ? QEM_CUDA_SCALARS : QEM_CUDA_STEPPED));
+            const Matrix expected = decode_definition(layers.get());
+            const DeviceArtifact artifact = upload(context(), layers.get());
+            for (qem_dtype dtype : kTypes)
+                ASSERT_NO_FATAL_FAILURE(check_place(context(), artifact.get(), expected, { 1, 4, dtype }));
+        }
+}
+
 // Minus zero stays what it is where there is no step, and a step without a mean makes it plus zero or not as fma has it.
 TEST(CudaFast, MinusZero)
 {
@@ -202,35 +229,118 @@ TEST(CudaFast, Slabs)
                 }
 }
 
-TEST(CudaFast, SlabsWithALevelOfSwaps)
+// ---- swaps ----
+
+// What fast kernels take of a stage with swaps, by its sub-vectors, levels and columns.
+qem_cuda_way swapped_way(uint32_t dim, uint32_t levels, uint64_t cols, qem_dtype dtype)
 {
-    for (uint32_t dim : { 1, 2, 4, 8, 16 })
-        for (uint64_t k : { 1, 5, 16, 256 })
-            for (uint64_t cols : { 32, 96, 224 })
+    const uint32_t piece = (dtype == QEM_DTYPE_F32 ? 2 : 4) * (levels > 1 ? 2 : 1), unit = levels > 1 ? 8 : 4;
+    const bool whole =
+        (piece % dim == 0 || dim % piece == 0) && cols % (dim << levels) == 0 && cols % (unit << levels) == 0;
+    return whole && (dim > 1 || levels == 1) ? QEM_CUDA_SWAPPED : QEM_CUDA_ANY;
+}
+
+void check_swapped(const StageSpec &spec, uint64_t rows, uint64_t cols, const std::vector<uint64_t> &splits = {})
+{
+    std::vector<qem_cuda_way> ways;
+    SCOPED_TRACE("levels " + std::to_string(spec.levels) + ", dim " + std::to_string(spec.dim) + ", k " +
+                 std::to_string(spec.k) + ", cols " + std::to_string(cols) + (spec.half ? ", halves" : "") +
+                 (spec.mixed ? ", mixed" : ""));
+    for (qem_dtype dtype : kTypes) ways.push_back(swapped_way(spec.dim, spec.levels, cols, dtype));
+    Layers layers(rows, cols, spec.dim * spec.k + cols + spec.levels);
+    layers.add_layer(spec, {}, splits);
+    ASSERT_NO_FATAL_FAILURE(check(layers, ways));
+}
+
+TEST(CudaFast, SwapsOfCodebooksByGroup)
+{
+    for (uint32_t levels : { 1, 2, 3 })
+        for (uint32_t dim : { 1, 2, 4, 8, 16 })
+            for (uint64_t k : { 1, 5, 16, 64 })
                 for (int variant = 0; variant < 4; variant++) {
-                    SCOPED_TRACE("dim " + std::to_string(dim) + ", k " + std::to_string(k) + ", cols " +
-                                 std::to_string(cols) + ", variant " + std::to_string(variant));
                     StageSpec spec = spec_of(QEM_CODEBOOK_PER_GROUP, dim, k);
-                    spec.levels = 1;
+                    spec.levels = levels;
                     spec.half = variant & 1;
                     spec.mixed = variant & 2 && (k & (k - 1)) == 0;
-                    Layers layers(70, cols, dim * k + cols);
-                    layers.add_layer(spec, {}, variant ? std::vector<uint64_t>() : std::vector<uint64_t>{ 33 });
-                    ASSERT_NO_FATAL_FAILURE(check(layers, QEM_CUDA_SLABS));
+                    const uint64_t unit = uint64_t(dim > 8 ? dim : 8) << levels, cols = unit * (variant == 3 ? 3 : 1);
+                    ASSERT_NO_FATAL_FAILURE(check_swapped(
+                        spec, 70, cols, variant ? std::vector<uint64_t>() : std::vector<uint64_t>{ 33 }));
                 }
 }
 
-// Two levels, and halves that groups or chunks do not fit in.
+TEST(CudaFast, SwapsOfSharedCodebooks)
+{
+    for (uint32_t levels : { 1, 2, 3 })
+        for (uint32_t dim : { 1, 2, 4, 8, 16, 32 })
+            for (uint64_t k : { 1, 3, 16, 200, 256, 4096 })
+                for (uint64_t times : { 1, 5, 9 }) {
+                    if (times > 1 && dim > 8) continue;
+                    StageSpec spec = spec_of(QEM_CODEBOOK_SHARED, dim, k);
+                    spec.levels = levels;
+                    spec.half = k == 200;
+                    const uint64_t cols = times * ((dim > 8 ? dim : 8) << levels);
+                    ASSERT_NO_FATAL_FAILURE(check_swapped(
+                        spec, times == 1 ? 90 : 19, cols, k == 3 ? std::vector<uint64_t>{ 7 } : std::vector<uint64_t>()));
+                }
+}
+
+// Many slabs and many rows, so that blocks go on to further ones; codes whose words do not fit in 64 bits.
+TEST(CudaFast, SwapsOfLargeMatrices)
+{
+    for (uint32_t levels : { 1, 2, 3 }) {
+        StageSpec spec = spec_of(QEM_CODEBOOK_PER_GROUP, 4, 256);
+        spec.levels = levels;
+        ASSERT_NO_FATAL_FAILURE(check_swapped(spec, 150, 192));
+        spec = spec_of(QEM_CODEBOOK_SHARED, 4, 5000);
+        spec.levels = levels;
+        ASSERT_NO_FATAL_FAILURE(check_swapped(spec, 261, 832));
+        spec = spec_of(QEM_CODEBOOK_SHARED, 1, 1 << 20);
+        spec.levels = levels;
+        ASSERT_NO_FATAL_FAILURE(check_swapped(spec, 20, 128));
+        spec = spec_of(QEM_CODEBOOK_UNIFORM, 1, 16);
+        spec.levels = levels;
+        ASSERT_NO_FATAL_FAILURE(check_swapped(spec, 11, 64));
+    }
+}
+
+TEST(CudaFast, SwappedRowsBeginAnywhereInTheStreams)
+{
+    for (uint32_t levels : { 1, 2, 3 })
+        for (qem_codebook_kind kind : { QEM_CODEBOOK_SHARED, QEM_CODEBOOK_PER_GROUP }) {
+            StageSpec spec = spec_of(kind, 4, 5);
+            spec.levels = levels;
+            Layers layers(40, 8 << levels, levels);
+            layers.add_layer(spec, {}, { 17 });
+            layers.add_outliers({ 5, 77, 240 }, 4);
+            const Matrix expected = decode_definition(layers.get());
+            const DeviceArtifact artifact = upload(context(), layers.get());
+            for (uint64_t begin = 0; begin < 40; begin++)
+                for (qem_dtype dtype : kTypes) {
+                    const Place place = { begin, std::min<uint64_t>(40, begin + 1 + begin % 9), dtype, 8 * (begin % 2) };
+                    ASSERT_EQ(way_of(artifact.get(), place), QEM_CUDA_SWAPPED);
+                    ASSERT_NO_FATAL_FAILURE(check_place(context(), artifact.get(), expected, place));
+                }
+        }
+}
+
+// Shapes that do not divide evenly, a fourth level, steps, codebooks of a group that are too large, and sums.
 TEST(CudaFast, SwapsThatAreNotTaken)
 {
-    for (int variant = 0; variant < 3; variant++) {
-        StageSpec spec = spec_of(variant == 2 ? QEM_CODEBOOK_SHARED : QEM_CODEBOOK_PER_GROUP, variant ? 4 : 8, 16);
-        spec.levels = variant == 1 ? 2 : 1;
-        Layers layers(9, variant ? 64 : 72, 5);
-        layers.add_layer(spec, {});
+    for (int variant = 0; variant < 7; variant++) {
+        SCOPED_TRACE("variant " + std::to_string(variant));
+        const uint64_t cols[] = { 72, 24, 96, 256, 64, 64, 64 };
+        const uint32_t levels[] = { 1, 2, 3, 4, 3, 2, 1 };
+        StageSpec spec = spec_of(variant % 2 ? QEM_CODEBOOK_SHARED : QEM_CODEBOOK_PER_GROUP, variant ? 4 : 8,
+                                 variant == 4 ? 2000 : 16);
+        spec.levels = levels[variant];
+        Layers layers(9, cols[variant], 5);
+        layers.add_layer(spec, variant == 5 ? std::vector<AffineSpec>{ { QEM_AXIS_ROW } } : std::vector<AffineSpec>());
+        if (variant == 6) layers.add_layer(spec, {});
         ASSERT_NO_FATAL_FAILURE(check(layers, QEM_CUDA_ANY));
     }
 }
+
+// ---- codebooks by group again ----
 
 // Rows by blocks: more than one of each slab; widths of which the codes of a chunk take more than a word.
 TEST(CudaFast, SlabsOfManyRowsAndWideCodes)
@@ -302,11 +412,12 @@ TEST(CudaFast, Random)
         StageSpec spec = spec_of(by_group ? QEM_CODEBOOK_PER_GROUP : QEM_CODEBOOK_SHARED, dim, uint64_t(1) << bits);
         spec.mixed = by_group && random.below(2);
         spec.half = random.below(2);
-        spec.levels = by_group ? static_cast<uint32_t>(random.below(3)) : 0;
+        spec.levels = random.below(2) ? static_cast<uint32_t>(random.below(4)) : 0;
         if (!spec.mixed && bits) spec.k -= random.below(spec.k / 2);
-        const uint64_t step = dim > 8 ? dim : 8, rows = 1 + random.below(300), cols = step * (1 + random.below(20));
+        const uint64_t step = (dim > 8 ? dim : 8) << (random.below(2) ? spec.levels : 0), rows = 1 + random.below(300),
+                       cols = step * (1 + random.below(20));
         std::vector<AffineSpec> steps;
-        if (!by_group && random.below(2)) {
+        if (!by_group && !spec.levels && random.below(2)) {
             steps.push_back({ static_cast<qem_axis>(random.below(4)), 8 * (1 + random.below(6)) });
             if (steps[0].axis != QEM_AXIS_BLOCK) steps[0].block = 0;
         }

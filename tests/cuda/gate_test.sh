@@ -20,4 +20,10 @@ if "$python" "$root/tools/cuda-report" --check "$directory" 2> "$directory/said"
 grep -q 'local_array in fixture.cu for sm_90: 64 bytes of stack' "$directory/said" || fail "the stack frame was not named"
 rm "$directory/fixture.ptxas"
 if "$python" "$root/tools/cuda-report" --check "$directory" 2> "$directory/said"; then fail "no kernels at all were accepted"; fi
+count() {
+    "$python" "$root/tools/ptx-count" --check --all "$root/tests/cuda/count_fixture.ptx" "$@" > "$directory/said" 2>&1
+}
+count --at-most 0.3125 || fail "the kernel of 10 instructions for 32 bytes was counted otherwise"
+if count --at-most 0.3124; then fail "too many instructions were accepted"; fi
+grep -q '10 for   32 bytes  counted' "$directory/said" || fail "the instructions were not counted right"
 exit 0

@@ -73,6 +73,12 @@ TEST_F(CudaApi, TakesLittleMoreThanIsStored)
     const uint64_t codes = 2000 * 64, book = 256 * 4 * (4 + 2 + 2);
     EXPECT_GE(qem_device_artifact_size(large.get()), codes + book);
     EXPECT_LE(qem_device_artifact_size(large.get()), codes + book + 2048);
+    Layers swapped(2000, 256, 1);
+    spec.levels = 3;
+    swapped.add_layer(spec, {});
+    const uint64_t maps = 2000 * 3 * 128 / 8, groups = 64 * 16;
+    EXPECT_GE(qem_device_artifact_size(swapped.get()), codes + book + maps);
+    EXPECT_LE(qem_device_artifact_size(swapped.get()), codes + book + maps + groups + 4096);
 }
 
 TEST_F(CudaApi, IntoMemoryOfTheCaller)
@@ -181,7 +187,8 @@ struct Failing {
     }
 };
 
-TEST_F(CudaApi, OutOfHostMemoryAtEveryCall)
+// Uploads with so little memory that each call of the allocator fails in turn; returns how many there are.
+int64_t upload_without_memory(const qem_artifact *artifact)
 {
     for (int64_t n = 0;; n++) {
         Failing failing = { INT64_MAX };
@@ -193,7 +200,7 @@ TEST_F(CudaApi, OutOfHostMemoryAtEveryCall)
             const int64_t before = failing.live;
             qem_device_artifact *uploaded;
             failing.calls_left = n;
-            const qem_status status = qem_artifact_upload(own, layers.get(), 0, nullptr, &uploaded);
+            const qem_status status = qem_artifact_upload(own, artifact, 0, nullptr, &uploaded);
             failing.calls_left = INT64_MAX;
             done = status == QEM_OK;
             if (done) {
@@ -206,11 +213,20 @@ TEST_F(CudaApi, OutOfHostMemoryAtEveryCall)
             EXPECT_EQ(failing.live, before);
             EXPECT_EQ(qem_runner::allocated_bytes(), 0u);
         }
-        if (done) {
-            EXPECT_GE(n, 5) << "its tables need so many";
-            break;
-        }
+        if (done) return n;
     }
+}
+
+TEST_F(CudaApi, OutOfHostMemoryAtEveryCall)
+{
+    EXPECT_GE(upload_without_memory(layers.get()), 5) << "its tables need so many";
+    Layers swapped(20, 64, 1);
+    StageSpec spec;
+    spec.kind = QEM_CODEBOOK_PER_GROUP;
+    spec.dim = 4;
+    spec.levels = 3;
+    swapped.add_layer(spec, {});
+    EXPECT_GE(upload_without_memory(swapped.get()), 7) << "groups, codes and their places, map, two lists of slabs, stages";
 }
 
 TEST_F(CudaApi, DestroyIgnoresNothing)

@@ -46,6 +46,11 @@ inline void check_alignment(const void *address, size_t bytes)
     if (reinterpret_cast<uintptr_t>(address) % bytes) misaligned(bytes);
 }
 
+/* As the hardware converts, by the toolkit's own functions (convert.cpp). */
+uint16_t to_f16(float x);
+uint16_t to_bf16(float x);
+float from_f16(uint16_t bits);
+
 void check_argument(int index, const void *pointer);
 template <typename T> void check_argument(int index, const T &value)
 {
@@ -256,6 +261,17 @@ inline uint32_t qem_prmt(uint32_t a, uint32_t b, uint32_t selector)
     }
     return result;
 }
+inline uint16_t qem_cvt_f16(float x) { return qem_runner::to_f16(x); }
+inline float qem_cvt_f32(uint16_t bits) { return qem_runner::from_f16(bits); }
+inline uint32_t qem_cvt_f16x2(float low, float high)
+{
+    return (uint32_t)qem_runner::to_f16(high) << 16 | qem_runner::to_f16(low);
+}
+inline uint32_t qem_cvt_bf16x2(float low, float high)
+{
+    return (uint32_t)qem_runner::to_bf16(high) << 16 | qem_runner::to_bf16(low);
+}
+inline uint32_t qem_select(uint32_t mask, uint32_t a, uint32_t b) { return (mask & a) | (~mask & b); }
 inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) { return qem_prmt(a, b, selector & 0x7777u); }
 
 inline float __fadd_rn(float a, float b) { return a + b; }

@@ -107,8 +107,9 @@ cudaError_t release(void *pointer, bool host)
     const auto at = memory.find(reinterpret_cast<uintptr_t>(pointer));
     if (at == memory.end() || (at->second.type == cudaMemoryTypeHost) != host) return remember(cudaErrorInvalidValue);
     run_everything(); /* as cudaFree does */
-    mprotect(pointer, at->second.mapped, PROT_NONE);
-    madvise(pointer, at->second.mapped, MADV_DONTNEED);
+    /* never to be used again; mapped anew the kernel keeps it and its neighbours as one range, and of ranges it has few */
+    if (mmap(pointer, at->second.mapped, PROT_NONE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) != pointer)
+        fail("device memory cannot be released");
     freed[at->first] = at->second.mapped;
     memory.erase(at);
     return cudaSuccess;
