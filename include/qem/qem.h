@@ -213,7 +213,8 @@ typedef struct qem_view {
     uint64_t col_stride;      /* elements; 0 = 1. Fortran order: row_stride 1, col_stride rows */
     uint64_t row_pitch_bytes; /* 0, or the distance of two rows in bytes, instead of row_stride */
     const struct qem_file *file; /* borrowed; the file that the data lie in, as qem_file_view sets it, or NULL: calls that go
-                                 through the matrix more than once give its pages back between (qem_file_discard) */
+                                 through the matrix more than once give its pages back between (qem_file_discard). Who
+                                 points data to memory of his own sets file to NULL, too */
     uint64_t reserved[3];
 } qem_view;
 #define QEM_VIEW_INIT { sizeof(qem_view), 1, QEM_DTYPE_F32, NULL, 0, 0, 0, 0, 0, NULL, { 0 } }
@@ -442,7 +443,7 @@ typedef struct qem_metrics {
  * of sub-vectors (scales of rows and blocks); of vectors 1/dim for labels, another 2/dim for hyperchr's cells; half of what the
  * codes take; and the points under way, dim + 5 words of 4 bytes each (2 * dim + 5 with weights of elements): those of a cell
  * or group a thread, or, where all sub-vectors share one codebook, of 6.3 million at most: of more than 3 * 2^21, and than 64
- * for each centroid, it is trained on every n-th row (n odd), and all are coded. Refining passes take about three more codebooks,
+ * for each centroid, it is trained on every n-th row (n no multiple of 2 or 3), and all are coded. Refining passes take about three more codebooks,
  * and sums of k * (dim + 1) words of 8 bytes for each thread as long as those of all threads are no larger than the input,
  * else once. A view with a `file` is read piece by piece where it is only copied, so most of it need not stay in memory.
  * Errors: as qem_make_plan, and RANGE (a centroid overflows f16, in whichever restart), CANCELLED; *artifact is then NULL.

@@ -247,7 +247,7 @@ static qem_status allocate_labels(qem_context *context, const qem_layer_fit *lay
 qem_status qem_range_allocate(qem_context *context, const qem_layer_fit *layer, qem_fit *fit)
 {
     void *memory;
-    if (!qem_fit_labels_are_late(fit)) QEM_TRY(allocate_labels(context, layer, fit));
+    if (layer->ops->rotates || !qem_fit_labels_are_late(fit)) QEM_TRY(allocate_labels(context, layer, fit));
     qem_stage stage = qem_recipe_stage(fit->kind, layer->cols, &fit->recipe, fit->k);
     stage.group_bits = fit->group_bits;
     QEM_TRY(context->backend->alloc(context, qem_stage_codebook_floats(&stage, layer->cols), sizeof(float), &memory));

@@ -14,44 +14,49 @@ static void add_sums(qem_error_sums *total, const qem_error_sums *part)
     total->zeros += part->zeros;
 }
 
+/* *sum: of the original's elements. */
 static qem_status add_rows(qem_context *context, const qem_source *original, uint64_t row, uint64_t end, const float *decoded,
-                           qem_error_sums *total)
+                           qem_error_sums *total, double *sum)
 {
     qem_matrix rows;
     qem_error_sums sums;
+    double here, unused;
     QEM_TRY(qem_source_rows(context, original, row, end, &rows));
-    const qem_status status = context->backend->error_sums(context, rows.x, decoded, (end - row) * rows.cols, &sums);
+    const uint64_t count = (end - row) * rows.cols;
+    qem_status status = context->backend->error_sums(context, rows.x, decoded, count, &sums);
+    if (status == QEM_OK) status = context->backend->sum(context, rows.x, count, 0.0, &here, &unused);
     context->backend->release(context, rows.owned);
-    if (status == QEM_OK) add_sums(total, &sums);
-    return status;
+    QEM_TRY(status);
+    add_sums(total, &sums);
+    *sum += here;
+    return QEM_OK;
 }
 
-/* Sum of x, and of (x - center)^2. */
-static qem_status sum_source(qem_context *context, const qem_source *source, double center, double *sum, double *squared)
+/* Sum of (x - center)^2. */
+static qem_status sum_squares(qem_context *context, const qem_source *source, double center, double *squared)
 {
     const uint64_t rows = source->view->rows, cols = source->view->cols, step = qem_rows_at_once(cols);
-    *sum = *squared = 0.0;
+    *squared = 0.0;
     for (uint64_t row = 0; row < rows; row += step) {
         const uint64_t end = rows - row < step ? rows : row + step;
         qem_matrix part;
-        double here, squares;
+        double unused, squares;
         QEM_TRY(qem_source_rows(context, source, row, end, &part));
-        const qem_status status = context->backend->sum(context, part.x, (end - row) * cols, center, &here, &squares);
+        const qem_status status = context->backend->sum(context, part.x, (end - row) * cols, center, &unused, &squares);
         context->backend->release(context, part.owned);
         QEM_TRY(status);
         qem_view_discard(source->view);
-        *sum += here;
         *squared += squares;
     }
     return QEM_OK;
 }
 
-static qem_status finish(qem_context *context, const qem_source *original, const qem_error_sums *sums, qem_metrics *metrics)
+static qem_status finish(qem_context *context, const qem_source *original, const qem_error_sums *sums, double sum,
+                         qem_metrics *metrics)
 {
     const uint64_t count = original->view->rows * original->view->cols;
-    double sum, squared, unused;
-    QEM_TRY(sum_source(context, original, 0.0, &sum, &unused));
-    QEM_TRY(sum_source(context, original, sum / (double)count, &unused, &squared));
+    double squared;
+    QEM_TRY(sum_squares(context, original, sum / (double)count, &squared));
     *metrics = (qem_metrics)QEM_METRICS_INIT;
     metrics->count = count;
     metrics->zeros = sums->zeros;
@@ -67,6 +72,7 @@ qem_status qem_measure(qem_context *context, const qem_source *original, const q
 {
     const uint64_t rows = original->view->rows, cols = original->view->cols, step = qem_rows_at_once(cols);
     qem_error_sums total = { 0 };
+    double sum = 0.0;
     void *decoded;
     qem_decoder d;
     QEM_TRY(context->backend->alloc(context, (step < rows ? step : rows) * cols, sizeof(float), &decoded));
@@ -75,13 +81,13 @@ qem_status qem_measure(qem_context *context, const qem_source *original, const q
         const uint64_t end = rows - row < step ? rows : row + step;
         int overflow;
         status = qem_decoder_rows(&d, row, end, QEM_DTYPE_F32, decoded, cols, &overflow);
-        if (status == QEM_OK) status = add_rows(context, original, row, end, decoded, &total);
+        if (status == QEM_OK) status = add_rows(context, original, row, end, decoded, &total, &sum);
         qem_view_discard(original->view);
     }
     qem_decoder_close(&d);
     context->backend->release(context, decoded);
     QEM_TRY(status);
-    return finish(context, original, &total, metrics);
+    return finish(context, original, &total, sum, metrics);
 }
 
 static qem_status measure_matrix(qem_context *context, const qem_source *original, const qem_matrix *decoded,
@@ -89,11 +95,12 @@ static qem_status measure_matrix(qem_context *context, const qem_source *origina
 {
     const uint64_t rows = decoded->rows, cols = decoded->cols, step = qem_rows_at_once(cols);
     qem_error_sums total = { 0 };
+    double sum = 0.0;
     for (uint64_t row = 0; row < rows; row += step) {
         const uint64_t end = rows - row < step ? rows : row + step;
-        QEM_TRY(add_rows(context, original, row, end, decoded->x + row * cols, &total));
+        QEM_TRY(add_rows(context, original, row, end, decoded->x + row * cols, &total, &sum));
     }
-    return finish(context, original, &total, metrics);
+    return finish(context, original, &total, sum, metrics);
 }
 
 static qem_status check_shapes(qem_context *context, const qem_view *original, uint64_t rows, uint64_t cols)

@@ -70,8 +70,10 @@ static qem_status own(qem_context *context, qem_matrix *rows)
 qem_status qem_source_rows(qem_context *context, const qem_source *source, uint64_t begin, uint64_t end, qem_matrix *rows)
 {
     const uint64_t cols = source->view->cols;
-    *rows = (qem_matrix){ source->x + begin * cols, end - begin, cols, NULL };
-    if (source->x) return QEM_OK;
+    if (source->x) {
+        *rows = (qem_matrix){ source->x + begin * cols, end - begin, cols, NULL };
+        return QEM_OK;
+    }
     const qem_view part = qem_view_rows(source->view, begin, end);
     QEM_TRY(context->backend->load(context, &part, "matrix", rows));
     if (!source->outliers) return QEM_OK;

@@ -71,6 +71,7 @@ qem_kmeans_args qem_fit_kmeans_args(const qem_fit *fit)
     args.point_weight = fit->point_weight;
     args.codebook = fit->codebook;
     args.labels = fit->labels;
+    args.used = fit->used;
     return args;
 }
 

@@ -30,6 +30,7 @@ typedef struct qem_fit {
     /* set by fit */
     float *codebook;        /* device, as stored (rounded to the stored type) in the layout of qem_stage */
     uint32_t *labels;       /* device, [point_count]; NULL with thresholds, and where labels are late (training.c) */
+    uint64_t *used;         /* host, or NULL: how many entries of its codebook a single problem has set */
     float *thresholds;      /* host, [k - 1] ascending; scalar methods: labels are made from them as the codes are packed */
     uint16_t *codebook_codes; /* host; recipe.codebook_bits: the integers of the codebook, */
     float *codebook_scale;    /* host: and step and least value of each component (qem_stage) */

@@ -8,6 +8,7 @@
 
 #define MOST_TRAINED ((uint64_t)3 << 21) /* sub-vectors, or */
 #define TRAINED_PER_CENTROID 64          /* so many for each centroid, if that is more */
+#define LEAST_PER_CENTROID 24            /* where the step is rounded up */
 #define LEAST_ROWS 256
 #define ELEMENT_PASSES 2 /* Lloyd passes with a weight for each element, after those with one for each sub-vector */
 
@@ -41,6 +42,7 @@ static qem_status kmeans_by_elements(qem_fit *fit)
     QEM_TRY(status);
     args = qem_fit_kmeans_args(fit);
     args.warm = 1;
+    args.used = NULL; /* the seeds say it */
     if (args.iterations > ELEMENT_PASSES) args.iterations = ELEMENT_PASSES;
     return fit->backend->kmeans(fit->context, &args);
 }
@@ -61,15 +63,16 @@ static qem_status kmeans_warm(qem_fit *fit)
 
 /* ---- rows ---- */
 
-/* Rows from one that is trained on to the next. An odd number: rows often come in pairs. */
+/* Rows from one that is trained on to the next: no multiple of 2 or 3, since rows often come in pairs, triples, fours. */
 static uint64_t training_step(const qem_fit *fit)
 {
     const qem_problem *problem = fit->problems;
     if (fit->problem_count != 1 || problem->ids || problem->count != fit->point_count) return 1;
     const uint64_t most = problem->k > MOST_TRAINED / TRAINED_PER_CENTROID ? problem->k * TRAINED_PER_CENTROID : MOST_TRAINED;
     if (problem->count <= most) return 1;
-    const uint64_t step = (problem->count - 1) / most + 1;
-    return fit->points.rows / (step | 1) >= LEAST_ROWS ? step | 1 : 1;
+    uint64_t step = (problem->count - 1) / most + 1;
+    while (step % 2 == 0 || step % 3 == 0) step++;
+    return fit->points.rows / step >= LEAST_ROWS && problem->count / step >= problem->k * LEAST_PER_CENTROID ? step : 1;
 }
 
 int qem_fit_labels_are_late(const qem_fit *fit)
@@ -78,17 +81,16 @@ int qem_fit_labels_are_late(const qem_fit *fit)
 }
 
 /* Weights of points are by id: those of every step-th row side by side. */
-static qem_status take_point_weights(const qem_fit *fit, uint64_t step, qem_fit *part)
+static qem_status take_point_weights(const qem_fit *fit, uint64_t step, qem_fit *part, qem_matrix *weight)
 {
-    const uint64_t groups = fit->points.groups;
-    void *memory;
+    qem_view rows = QEM_VIEW_INIT;
     if (!fit->point_weight) return QEM_OK;
-    QEM_TRY(fit->backend->alloc(fit->context, part->point_count, sizeof(float), &memory));
-    float *weight = memory;
-    part->point_weight = weight;
-    for (uint64_t row = 0; row < part->points.rows; row++)
-        QEM_TRY(fit->backend->copy(fit->context, weight + row * groups, fit->point_weight + row * step * groups,
-                                   groups * sizeof(float)));
+    rows.data = fit->point_weight;
+    rows.rows = part->points.rows;
+    rows.cols = fit->points.groups;
+    rows.row_stride = step * fit->points.groups;
+    QEM_TRY(fit->backend->load(fit->context, &rows, "weights", weight));
+    part->point_weight = weight->x;
     return QEM_OK;
 }
 
@@ -104,10 +106,11 @@ static qem_status take_labels(const qem_fit *fit, uint64_t step, qem_fit *part)
     return QEM_OK;
 }
 
-/* The fit of every step-th row, by `run`: its codebook is that of all. */
-static qem_status train(qem_fit *fit, uint64_t step, qem_status (*run)(qem_fit *fit))
+/* The fit of every step-th row, by `run`: its codebook is that of all. *used: entries of it that are set. */
+static qem_status train(qem_fit *fit, uint64_t step, qem_status (*run)(qem_fit *fit), uint64_t *used)
 {
     qem_fit part = *fit;
+    qem_matrix weight = { NULL, 0, 0, NULL };
     qem_problem problem = fit->problems[0];
     part.points.rows = (fit->points.rows - 1) / step + 1;
     part.points.cols = fit->points.cols * step;
@@ -115,19 +118,35 @@ static qem_status train(qem_fit *fit, uint64_t step, qem_status (*run)(qem_fit *
     part.problems = &problem;
     part.point_weight = NULL;
     part.labels = NULL;
-    qem_status status = take_point_weights(fit, step, &part);
+    part.used = used;
+    qem_status status = take_point_weights(fit, step, &part, &weight);
     if (status == QEM_OK) status = take_labels(fit, step, &part);
     if (status == QEM_OK) status = run(&part);
     fit->backend->release(fit->context, part.labels);
-    fit->backend->release(fit->context, (void *)(uintptr_t)part.point_weight);
+    fit->backend->release(fit->context, weight.owned);
+    return status;
+}
+
+/* On all rows, with labels for the time being where the fit has none. */
+static qem_status train_on_all(qem_fit *fit, qem_status (*run)(qem_fit *fit))
+{
+    qem_fit whole = *fit;
+    void *memory;
+    if (fit->labels) return run(fit);
+    QEM_TRY(fit->backend->alloc(fit->context, fit->point_count, sizeof(uint32_t), &memory));
+    whole.labels = memory;
+    const qem_status status = run(&whole);
+    fit->backend->release(fit->context, memory);
     return status;
 }
 
 static qem_status train_and_assign(qem_fit *fit, qem_status (*run)(qem_fit *fit))
 {
     const uint64_t step = training_step(fit);
+    uint64_t used = 0;
     if (step == 1) return run(fit);
-    QEM_TRY(train(fit, step, run));
+    QEM_TRY(train(fit, step, run, &used));
+    if (used < fit->k) QEM_TRY(train_on_all(fit, run)); /* few values, and some of them in other rows alone */
     return qem_fit_assign(fit);
 }
 
