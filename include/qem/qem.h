@@ -442,8 +442,8 @@ typedef struct qem_metrics {
  * swap levels, a rotation, all residual layers; one for weights of elements (column scales, importance), or 1/dim for weights
  * of sub-vectors (scales of rows and blocks); of vectors 1/dim for labels, another 2/dim for hyperchr's cells; half of what the
  * codes take; and the points under way, dim + 5 words of 4 bytes each (2 * dim + 5 with weights of elements): those of a cell
- * or group a thread, or, where all sub-vectors share one codebook, of 6.3 million at most: of more than 3 * 2^21, and than 64
- * for each centroid, it is trained on every n-th row (n no multiple of 2 or 3), and all are coded. Refining passes take about three more codebooks,
+ * or group a thread, or, where all sub-vectors share one codebook, 160 MiB at most, or 64 points for each centroid: of more it
+ * is trained on every n-th row (n no multiple of 2 or 3), and all are coded. Refining passes take about three more codebooks,
  * and sums of k * (dim + 1) words of 8 bytes for each thread as long as those of all threads are no larger than the input,
  * else once. A view with a `file` is read piece by piece where it is only copied, so most of it need not stay in memory.
  * Errors: as qem_make_plan, and RANGE (a centroid overflows f16, in whichever restart), CANCELLED; *artifact is then NULL.

@@ -36,7 +36,8 @@ static qem_status standardize_rows(qem_context *context, const qem_layer_fit *la
 {
     qem_decode_affine steps[QEM_MOST_AFFINE];
     for (uint32_t i = 0; i < count; i++) {
-        const uint64_t units = all[i].axis == QEM_AXIS_ROW ? 1 : all[i].axis == QEM_AXIS_BLOCK ? (layer->cols - 1) / all[i].block + 1 : 0;
+        const uint64_t blocks = all[i].axis == QEM_AXIS_BLOCK ? (layer->cols - 1) / all[i].block + 1 : 0;
+        const uint64_t units = all[i].axis == QEM_AXIS_ROW ? 1 : blocks; /* of each row */
         steps[i] = all[i];
         if (steps[i].scale) steps[i].scale += begin * units;
         if (steps[i].mean) steps[i].mean += begin * units;

@@ -6,9 +6,10 @@
 
 #include "method.h"
 
-#define MOST_TRAINED ((uint64_t)3 << 21) /* sub-vectors, or */
-#define TRAINED_PER_CENTROID 64          /* so many for each centroid, if that is more */
-#define LEAST_PER_CENTROID 24            /* where the step is rounded up */
+#define MOST_WORDS ((uint64_t)40 << 20) /* of the points trained on, or */
+#define TRAINED_PER_CENTROID 64         /* so many points for each centroid, if that is more */
+#define LEAST_PER_CENTROID 24           /* where the step is rounded up */
+#define WORDS_BESIDE 5                  /* that k-means has of each point: distance, labels, places, boxes */
 #define LEAST_ROWS 256
 #define ELEMENT_PASSES 2 /* Lloyd passes with a weight for each element, after those with one for each sub-vector */
 
@@ -68,7 +69,8 @@ static uint64_t training_step(const qem_fit *fit)
 {
     const qem_problem *problem = fit->problems;
     if (fit->problem_count != 1 || problem->ids || problem->count != fit->point_count) return 1;
-    const uint64_t most = problem->k > MOST_TRAINED / TRAINED_PER_CENTROID ? problem->k * TRAINED_PER_CENTROID : MOST_TRAINED;
+    const uint64_t words = (fit->element_weight ? 2 : 1) * (uint64_t)fit->points.dim + WORDS_BESIDE;
+    const uint64_t needed = problem->k * TRAINED_PER_CENTROID, most = MOST_WORDS / words > needed ? MOST_WORDS / words : needed;
     if (problem->count <= most) return 1;
     uint64_t step = (problem->count - 1) / most + 1;
     while (step % 2 == 0 || step % 3 == 0) step++;

@@ -72,10 +72,18 @@ struct Calls {
         labels.assign(m.rows * cut.groups, 777);
     }
 
+    // Every n-th row alone; before any problem is added.
+    void take_rows(uint64_t n)
+    {
+        cut.rows = (cut.rows - 1) / n + 1;
+        cut.cols *= n;
+        labels.resize(cut.rows * cut.groups);
+    }
+
     // All points in one problem; each column group a problem; lists of ids.
     void add_all(uint64_t k)
     {
-        qem_problem p = problem(m.rows * cut.groups, k, dim);
+        qem_problem p = problem(cut.rows * cut.groups, k, dim);
         p.step = 1;
         problems.push_back(p);
         lists.emplace_back();
@@ -83,7 +91,7 @@ struct Calls {
     void add_groups(uint64_t k)
     {
         for (uint64_t g = 0; g < cut.groups; g++) {
-            qem_problem p = problem(m.rows, k, g + 1 == cut.groups ? cut.tail_dim : dim);
+            qem_problem p = problem(cut.rows, k, g + 1 == cut.groups ? cut.tail_dim : dim);
             p.first = g;
             p.step = cut.groups;
             problems.push_back(p);

@@ -250,6 +250,30 @@ TEST(CudaKmeans, WeightsOfPointsAndElements)
             }
 }
 
+// Every third row of a matrix, where it lies: as if these rows were a matrix of their own.
+TEST(CudaKmeans, RowsWithGaps)
+{
+    const Matrix all = heavy_tails(150, 9, 3);
+    Matrix third(50, 9);
+    for (uint64_t i = 0; i < third.rows; i++) std::copy_n(&all.x[3 * i * 9], 9, &third.x[i * 9]);
+    for (Weights kind : { Weights::none, Weights::points, Weights::elements })
+        for (uint32_t dim : { 1, 2, 3, 4 }) {
+            Calls gaps(all, dim), dense(third, dim);
+            gaps.take_rows(3);
+            const std::vector<float> weight = weights_of(kind == Weights::points ? dense.labels.size() : all.x.size(), dim, 0);
+            std::vector<float> dense_weight = weight;
+            for (uint64_t i = 0; kind == Weights::elements && i < third.rows; i++)
+                std::copy_n(&weight[3 * i * 9], 9, &dense_weight[i * 9]);
+            gaps.weigh(kind, weight);
+            dense.weigh(kind, dense_weight);
+            gaps.add_all(12);
+            dense.add_all(12);
+            expect_same(gaps.on_cpu(), dense.on_cpu());
+            gaps.check("dim " + std::to_string(dim));
+            if (HasFatalFailure()) return;
+        }
+}
+
 // The sums of the draws keep their scale until they have become small. Points whose distances shrink by the same factor
 // again and again make that happen, on the way through sums of few digits.
 TEST(CudaKmeans, DrawsByWeightUnderAFinerScale)
